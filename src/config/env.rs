@@ -1,0 +1,189 @@
+//! Reads and checks single variables, and collects every error instead of stopping at the first.
+use super::{Config, LogFormat, MASK, PACKAGE, Rate, Secret, Shutdown, Telemetry};
+use std::time::Duration;
+use url::Url;
+
+/// Answers like the environment does: nothing, a value, or why the value cannot be read.
+pub type Lookup<'a> = dyn Fn(&str) -> Result<Option<String>, &'static str> + 'a;
+
+/// Reads one variable after the other and keeps what is wrong with each.
+pub struct Reader<'a> {
+    lookup: &'a Lookup<'a>,
+    pub effective: Vec<(&'static str, String)>,
+    pub errors: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(lookup: &'a Lookup<'a>) -> Self {
+        Self { lookup, effective: Vec::new(), errors: Vec::new() }
+    }
+
+    /// The variable as given; an empty one counts as unset.
+    fn given(&mut self, name: &'static str) -> Option<String> {
+        match (self.lookup)(name) {
+            Ok(value) => value.filter(|v| !v.is_empty()),
+            Err(why) => {
+                self.errors.push(format!("{name} {why}"));
+                None
+            }
+        }
+    }
+
+    pub fn text(&mut self, name: &'static str, default: &str) -> String {
+        let value = self.given(name).unwrap_or_else(|| default.to_owned());
+        self.effective.push((name, value.clone()));
+        value
+    }
+
+    /// Parses the variable; a bad value is reported and the default takes its place until all are read.
+    fn with<T>(&mut self, name: &'static str, default: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> T {
+        let value = self.text(name, default);
+        parse(&value).unwrap_or_else(|| {
+            self.errors.push(format!("{name}={value:?} must be {expected}, for example {default}"));
+            parse(default).expect("every default parses")
+        })
+    }
+
+    pub fn parsed<T: std::str::FromStr>(&mut self, name: &'static str, default: &str, expected: &str) -> T {
+        self.with(name, default, expected, |v| v.parse().ok())
+    }
+
+    pub fn at_least_one(&mut self, name: &'static str, default: &str) -> usize {
+        self.with(name, default, "a whole number of at least 1", |v| v.parse().ok().filter(|n| *n > 0))
+    }
+
+    pub fn duration(&mut self, name: &'static str, default: &str) -> Duration {
+        self.with(name, default, "a duration", parse_duration)
+    }
+
+    pub fn positive(&mut self, name: &'static str, default: &str) -> Duration {
+        self.with(name, default, "a duration above zero", |v| parse_duration(v).filter(|d| !d.is_zero()))
+    }
+
+    pub fn rate(&mut self, name: &'static str, default: &str) -> Rate {
+        self.with(name, default, "a count per duration", parse_rate)
+    }
+
+    pub fn worker_threads(&mut self, name: &'static str) -> usize {
+        // Two at least, so that one blocking call cannot stop the probes.
+        let cores = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
+        self.at_least_one(name, &cores.to_string())
+    }
+
+    /// A required URL that holds a password, given as it is or in a file.
+    pub fn secret_url(&mut self, name: &'static str, file_name: &'static str, schemes: &[&str]) -> Secret {
+        let value = match (self.given(name), self.given(file_name)) {
+            (Some(value), None) => value,
+            (None, Some(path)) => {
+                self.effective.push((file_name, path.clone()));
+                match std::fs::read_to_string(&path) {
+                    Ok(value) => value.trim().to_owned(),
+                    Err(error) => return self.refuse(format!("{file_name}={path:?} cannot be read: {error}")),
+                }
+            }
+            (Some(_), Some(_)) => return self.refuse(format!("{name} and {file_name} are both set: keep one")),
+            (None, None) => {
+                let example = schemes[0];
+                return self
+                    .refuse(format!("{name} is required, for example {example}://host/ (or {file_name}: a file with it)"));
+            }
+        };
+        match Url::parse(&value).ok().filter(|url| schemes.contains(&url.scheme()) && url.has_host()) {
+            Some(url) => {
+                self.effective.push((name, masked(&url)));
+                Secret(value)
+            }
+            None => self.refuse(format!("{name} must be a {}:// URL (its value is not shown)", schemes[0])),
+        }
+    }
+
+    fn refuse(&mut self, error: String) -> Secret {
+        self.errors.push(error);
+        Secret(String::new())
+    }
+
+    pub fn optional_url(&mut self, name: &'static str) -> Option<Url> {
+        let Some(value) = self.given(name) else {
+            self.effective.push((name, String::new()));
+            return None;
+        };
+        let url = Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        match &url {
+            Some(url) => self.effective.push((name, masked(url))),
+            None => self.errors.push(format!("{name} must be an http:// or https:// URL (its value is not shown)")),
+        }
+        url
+    }
+
+    pub fn telemetry(&mut self) -> Telemetry {
+        let region = self.given("AWS_REGION").unwrap_or_else(|| "local".to_owned());
+        let region = self.text("REGION", &region);
+        let log_level = self.with("LOG_LEVEL", "info", "a log filter", |v| {
+            v.parse::<tracing_subscriber::EnvFilter>().is_ok().then(|| v.to_owned())
+        });
+        let log_format = self.with("LOG_FORMAT", "json", "json or pretty", |v| match v {
+            "json" => Some(LogFormat::Json),
+            "pretty" => Some(LogFormat::Pretty),
+            _ => None,
+        });
+        let service = self.text("OTEL_SERVICE_NAME", PACKAGE);
+        let disabled = self.with("OTEL_SDK_DISABLED", "false", "true or false", |v| {
+            v.to_ascii_lowercase().parse::<bool>().ok()
+        });
+        let exporter = self.with("OTEL_TRACES_EXPORTER", "otlp", "otlp or none", |v| {
+            matches!(v, "otlp" | "none").then(|| v.to_owned())
+        });
+        let endpoint = self.optional_url("OTEL_EXPORTER_OTLP_ENDPOINT").is_some()
+            | self.optional_url("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").is_some();
+        Telemetry { service, region, log_level, log_format, traces: endpoint && !disabled && exporter == "otlp" }
+    }
+
+    pub fn cross_check(&mut self, config: &Config) {
+        let Shutdown { budget, lame_duck, drain } = config.shutdown;
+        let rules = [
+            (lame_duck <= drain, "SHUTDOWN_LAME_DUCK must not be longer than SHUTDOWN_DRAIN"),
+            (drain <= budget, "SHUTDOWN_DRAIN must not be longer than SHUTDOWN_BUDGET"),
+            (config.session_idle <= config.session_max, "SESSION_IDLE must not be longer than SESSION_MAX"),
+            (config.port == 0 || config.port != config.ops_port, "PORT and OPS_PORT must differ"),
+        ];
+        self.errors.extend(rules.iter().filter(|(holds, _)| !holds).map(|(_, error)| (*error).to_owned()));
+    }
+}
+
+/// `250ms`, `25s`, `5m` or `12h`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(unit_at);
+    let millis_per_unit = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    // A year is far above any sensible setting and far below what a timer can hold.
+    let millis = number.parse::<u64>().ok()?.checked_mul(millis_per_unit)?;
+    (millis <= 365 * 24 * 3_600_000).then(|| Duration::from_millis(millis))
+}
+
+/// `600/1m`: a count above zero per duration above zero.
+fn parse_rate(text: &str) -> Option<Rate> {
+    let (count, window) = text.split_once('/')?;
+    let rate = Rate { count: count.parse().ok()?, window: parse_duration(window)? };
+    (rate.count > 0 && !rate.window.is_zero()).then_some(rate)
+}
+
+/// The URL with its password masked, also one given as a query parameter.
+fn masked(url: &Url) -> String {
+    let mut shown = url.clone();
+    if shown.password().is_some() {
+        // Cannot fail: a URL that holds a password has a host.
+        let _ = shown.set_password(Some("MASK"));
+    }
+    if url.query().is_some() {
+        let pairs = url.query_pairs().map(|(k, v)| (k.clone(), if k.contains("pass") { "MASK".into() } else { v }));
+        let pairs: Vec<_> = pairs.collect();
+        shown.query_pairs_mut().clear().extend_pairs(pairs);
+    }
+    shown.as_str().replace("MASK", MASK)
+}

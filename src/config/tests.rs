@@ -1,0 +1,84 @@
+use super::*;
+use std::collections::HashMap;
+
+const REQUIRED: [(&str, &str); 2] = [("DATABASE_URL", "postgres://u:pg-canary@h/d"), ("REDIS_URL", "redis://:redis-canary@h")];
+
+fn read(more: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let vars: HashMap<_, _> = REQUIRED.iter().chain(more).copied().collect();
+    Config::from_lookup(|name| Ok(vars.get(name).map(|v| (*v).to_owned())))
+}
+
+#[test]
+fn every_default_is_legal() {
+    let config = read(&[]).expect("defaults are a valid configuration");
+    assert_eq!((config.port, config.ops_port), (8080, 9090));
+    assert_eq!(config.session_max, Duration::from_secs(12 * 3600));
+    assert_eq!(config.rate_limit, Rate { count: 600, window: Duration::from_secs(60) });
+    assert!(config.worker_threads >= 2);
+    assert!(!config.telemetry.traces);
+}
+
+#[test]
+fn all_bad_variables_are_named_at_once() {
+    let errors = read(&[("PORT", "http"), ("REQUEST_TIMEOUT", "10"), ("RATE_LIMIT", "0/1m"), ("DATABASE_URL", "mysql://x")])
+        .expect_err("four bad values");
+    for name in ["PORT", "REQUEST_TIMEOUT", "RATE_LIMIT", "DATABASE_URL"] {
+        assert!(errors.iter().any(|e| e.starts_with(name)), "{name} is missing in {errors:?}");
+    }
+    assert_eq!(errors.len(), 4);
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    for (name, value) in [
+        ("SHUTDOWN_LAME_DUCK", "21s"),
+        ("SHUTDOWN_DRAIN", "26s"),
+        ("SESSION_IDLE", "13h"),
+        ("OPS_PORT", "8080"),
+        ("SHUTDOWN_BUDGET", "0s"),
+        ("MAX_CONNECTIONS", "0"),
+    ] {
+        assert_eq!(read(&[(name, value)]).expect_err(name).len(), 1, "{name}={value}");
+    }
+    assert!(read(&[("SHUTDOWN_LAME_DUCK", "0s")]).is_ok(), "no lame duck is legal");
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let config = read(&[("PREVIEW_URL", "http://u:preview-canary@up/?password=query-canary&a=b")]).expect("valid");
+    let shown = format!("{}{config:?}", config.to_lines());
+    assert!(!shown.replace(config.preview_url.as_ref().map_or("", Url::as_str), "").contains("-canary"), "{shown}");
+    assert!(shown.contains("DATABASE_URL=postgres://u:[REDACTED]@h/d"), "{shown}");
+
+    let errors = read(&[("DATABASE_URL", "oracle://u:pg-canary@h"), ("REDIS_URL", "redis-canary")]).expect_err("bad URLs");
+    assert!(!errors.concat().contains("canary"), "{errors:?}");
+}
+
+#[test]
+fn a_secret_may_come_from_a_file() {
+    let file = std::env::temp_dir().join(format!("database-url-{}", std::process::id()));
+    std::fs::write(&file, "postgres://u:p@elsewhere/d\n").expect("writable");
+    let path = file.display().to_string();
+    let config = read(&[("DATABASE_URL", ""), ("DATABASE_URL_FILE", &path)]).expect("valid");
+    assert_eq!(config.database_url.expose(), "postgres://u:p@elsewhere/d");
+    assert!(read(&[("DATABASE_URL_FILE", &path)]).is_err(), "given twice");
+    std::fs::remove_file(file).expect("removable");
+}
+
+#[test]
+fn tracing_is_on_only_with_an_endpoint_and_unless_switched_off() {
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+    let traces = |more: &[_]| read(more).expect("valid").telemetry.traces;
+    assert!(traces(&[endpoint]));
+    assert!(!traces(&[endpoint, ("OTEL_SDK_DISABLED", "true")]));
+    assert!(!traces(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]));
+}
+
+#[test]
+fn durations_have_a_unit() {
+    assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
+    assert_eq!(parse_duration("12h"), Some(Duration::from_secs(43_200)));
+    for bad in ["", "5", "s", "-1s", "1.5s", "5 s", "1d", "99999999999999999999s", "9999999h"] {
+        assert_eq!(parse_duration(bad), None, "{bad:?}");
+    }
+}

@@ -1,0 +1,2 @@
+//! What the process tells about itself: log lines, metrics, traces.
+pub mod request;

@@ -1,0 +1,103 @@
+//! The request being served: who it is, when it must be done, and where its time goes.
+//!
+//! One value per request, reachable from everything that runs inside it, so that a query knows the time left and a log
+//! line knows its request without either being passed along.
+use opentelemetry::trace::{SpanContext, TraceContextExt};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+tokio::task_local! {
+    static CURRENT: Arc<Request>;
+}
+
+/// What is known of one request.
+pub struct Request {
+    /// The caller's `x-request-id` if it was sound, else our own.
+    pub id: Box<str>,
+    pub client: IpAddr,
+    pub deadline: Instant,
+    /// The trace it belongs to; its span is the parent of every span made inside.
+    pub otel: opentelemetry::Context,
+    /// Set once the session is known.
+    pub account: OnceLock<Uuid>,
+    spent: [AtomicU32; 4],
+}
+
+/// Where a request's time can go.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    Queue,
+    Db,
+    Redis,
+    Outbound,
+}
+
+impl Request {
+    pub fn new(id: Box<str>, client: IpAddr, deadline: Instant, otel: opentelemetry::Context) -> Arc<Self> {
+        Arc::new(Self { id, client, deadline, otel, account: OnceLock::new(), spent: Default::default() })
+    }
+
+    pub fn span_context(&self) -> SpanContext {
+        self.otel.span().span_context().clone()
+    }
+
+    /// Adds to the time spent in `part`; calls that overlap add up.
+    pub fn spend(&self, part: Part, time: Duration) {
+        let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        self.spent[part as usize].fetch_add(micros, Relaxed);
+    }
+
+    /// Milliseconds spent in `part` so far.
+    pub fn spent_ms(&self, part: Part) -> f64 {
+        f64::from(self.spent[part as usize].load(Relaxed)) / 1000.0
+    }
+
+    /// Runs `work` as this request.
+    pub async fn scope<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
+        CURRENT.scope(self, work).await
+    }
+}
+
+/// The request that the calling task serves, if it serves one.
+pub fn current() -> Option<Arc<Request>> {
+    CURRENT.try_with(Arc::clone).ok()
+}
+
+/// Asks the current request without taking a share in it.
+pub fn with_current<T>(ask: impl FnOnce(&Request) -> T) -> Option<T> {
+    CURRENT.try_with(|request| ask(request)).ok()
+}
+
+/// The smaller of `own` and what is left until the current request must be done.
+pub fn at_most(own: Duration) -> Duration {
+    with_current(|request| request.deadline.saturating_duration_since(Instant::now()).min(own)).unwrap_or(own)
+}
+
+/// Adds the time until it is dropped to `part` of the current request, so that an abandoned call is counted too.
+pub struct Stopwatch {
+    part: Part,
+    start: Instant,
+}
+
+impl Stopwatch {
+    pub fn start(part: Part) -> Self {
+        Self { part, start: Instant::now() }
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+impl Drop for Stopwatch {
+    fn drop(&mut self) {
+        with_current(|request| request.spend(self.part, self.elapsed()));
+    }
+}
