@@ -1,0 +1,22 @@
+.DEFAULT_GOAL := help
+.PHONY: run watch test check services help
+
+run: ## serve, with a Postgres, a Redis and a stub upstream of its own
+	@scripts/services run --keep --preview -- scripts/run
+
+watch: ## the same, rebuilt and restarted on each save
+	@scripts/watch
+
+test: ## the whole test suite, against services of its own
+	@scripts/services run -- cargo test --locked --workspace
+
+check: ## what CI checks besides tests: format, lints, dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	scripts/deny
+
+services: ## only Postgres and Redis, to stay; writes .env (end them: scripts/services down)
+	@scripts/services up
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'

@@ -1,0 +1,70 @@
+//! The public surface: every resource, and every layer a request passes, outermost first.
+mod accounts;
+mod bookmarks; // example
+mod docs;
+mod sessions;
+
+use crate::{
+    app::App,
+    config::Config,
+    http::{
+        Problem,
+        admission::{self, Admission},
+        observe::{self, Observe},
+        security, session,
+    },
+};
+use axum::{Json, Router, extract::FromRef, http::Uri, middleware::from_fn_with_state, routing::get};
+use serde::Serialize;
+use tower::ServiceBuilder;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+/// The routes under the rate limit. A resource is two lines: its module above, its routes here.
+fn resources() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(docs::openapi())
+        .merge(accounts::routes())
+        .merge(sessions::routes())
+        .merge(bookmarks::routes()) // example
+}
+
+/// The public router.
+pub fn router(app: App, config: &Config) -> Router {
+    let observe = Observe { request_timeout: config.request_timeout, trusted_proxies: config.trusted_proxies };
+    let admission = Admission::new(config.max_in_flight, config.queue_wait);
+    let limits = from_fn_with_state(app.clone(), session::identify);
+
+    let (resources, document) = resources().route_layer(limits).split_for_parts();
+    let layers = ServiceBuilder::new()
+        .layer(from_fn_with_state(observe, observe::observe))
+        .layer(security::csrf())
+        .layer(from_fn_with_state(admission, admission::admit));
+    resources
+        .route("/", get(root))
+        .merge(docs::routes(&docs::complete(document)))
+        .fallback(not_found)
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .with_state(app)
+        .layer(layers)
+}
+
+/// The OpenAPI document of the whole surface.
+pub fn document() -> OpenApi {
+    docs::complete(resources().into_openapi())
+}
+
+/// What this is, for whoever opens the address in a browser.
+#[derive(Serialize)]
+struct Root {
+    service: &'static str,
+    version: &'static str,
+    docs: &'static str,
+}
+
+async fn root() -> Json<Root> {
+    Json(Root { service: crate::config::PACKAGE, version: env!("CARGO_PKG_VERSION"), docs: "/docs" })
+}
+
+async fn not_found(_: Uri) -> Problem {
+    Problem::not_found()
+}

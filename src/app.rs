@@ -1,0 +1,43 @@
+//! What a handler may ask for. Each handler names the parts it touches; none sees the whole.
+use crate::{
+    backing::{outbound::Outbound, passwords::Passwords, postgres::Postgres, redis::Redis},
+    config::Config,
+    http::{rate_limit::Limiter, session::Sessions},
+};
+use axum::extract::FromRef;
+
+#[derive(Clone, FromRef)]
+pub struct App {
+    pub postgres: Postgres,
+    pub redis: Redis,
+    /// The preview upstream; `None` without `PREVIEW_URL`.
+    pub outbound: Option<Outbound>,
+    pub passwords: Passwords,
+    pub sessions: Sessions,
+    pub limiter: Limiter,
+    pub sign_in_limiter: SignInLimiter,
+}
+
+/// The limit on sign-ins, tighter than the one on requests.
+#[derive(Clone)]
+pub struct SignInLimiter(pub Limiter);
+
+impl App {
+    /// Prepares everything and connects to nothing: the service starts, and says so, with its dependencies down.
+    ///
+    /// # Errors
+    /// When a setting cannot be used after all, for example a certificate store that is not there.
+    pub fn connect(config: &Config) -> anyhow::Result<Self> {
+        let redis = Redis::new(&config.redis_url, &config.redis_prefix)?;
+        let outbound = config.preview_url.as_ref().map(|url| Outbound::new(url.clone(), config.preview_timeout));
+        Ok(Self {
+            postgres: Postgres::new(&config.database_url, config.database_max_connections)?,
+            outbound: outbound.transpose()?,
+            passwords: Passwords::new(config.worker_threads),
+            sessions: Sessions::new(redis.clone(), config),
+            limiter: Limiter::new(redis.clone(), "requests", config.rate_limit),
+            sign_in_limiter: SignInLimiter(Limiter::new(redis.clone(), "sign-ins", config.login_rate_limit)),
+            redis,
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! Argon2id off the runtime's threads, and never more at once than the machine can hold.
+use anyhow::Context;
+use argon2::{
+    Algorithm, Argon2, Params, Version,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+
+/// OWASP's floor: 19 MiB, two passes, one lane. About 25 ms on one core.
+static ARGON2: LazyLock<Argon2> = LazyLock::new(|| {
+    let params = Params::new(19 * 1024, 2, 1, None).expect("the parameters are constants within the allowed range");
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+});
+
+/// What an unknown account's password is checked against, so that the answer takes as long as for a known one. The hash
+/// of 32 random bytes that were thrown away.
+const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$046sgMlW5aNVRAQq4vJiOg$cS79tuNNfB+DpzrNtai5vRSiVOqwYO+IUGZgQtZ0B28";
+
+/// How long a sign-in waits for its turn before it is refused.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+
+/// Hashes and checks passwords, as many at once as there are cores.
+///
+/// Without the bound a flood of sign-ins would fill tokio's 512 blocking threads with 19 MiB each.
+#[derive(Clone)]
+pub struct Passwords {
+    turns: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+pub enum Error {
+    /// Too many others wait.
+    Overloaded,
+    Failed(anyhow::Error),
+}
+
+impl Passwords {
+    /// `at_once` is the number of hashes that may run in parallel.
+    pub fn new(at_once: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(at_once)) }
+    }
+
+    /// The PHC string of `password`.
+    pub async fn hash(&self, password: String) -> Result<String, Error> {
+        self.run(move || hash(&password)).await
+    }
+
+    /// Whether `password` belongs to the PHC string `known`; without one, `false` after the same time.
+    pub async fn verify(&self, password: String, known: Option<String>) -> Result<bool, Error> {
+        self.run(move || {
+            let phc = known.as_deref().unwrap_or(DECOY);
+            let parsed = PasswordHash::new(phc).map_err(|error| anyhow::anyhow!("stored password hash: {error}"))?;
+            Ok(ARGON2.verify_password(password.as_bytes(), &parsed).is_ok() && known.is_some())
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let turn = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(Error::Overloaded);
+        };
+        // The turn goes along: a client that hangs up does not stop the hash, so its place stays taken.
+        let work = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        work.await.context("hashing a password").flatten().map_err(Error::Failed)
+    }
+}
+
+fn hash(password: &str) -> anyhow::Result<String> {
+    let hash = ARGON2.hash_password(password.as_bytes());
+    Ok(hash.map_err(|error| anyhow::anyhow!("hashing a password: {error}"))?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_verifies_against_its_own_hash_only() {
+        let passwords = Passwords::new(2);
+        let hash = passwords.hash("correct horse".to_owned()).await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert!(passwords.verify("correct horse".to_owned(), Some(hash.clone())).await.unwrap());
+        assert!(!passwords.verify("wrong horse".to_owned(), Some(hash)).await.unwrap());
+        assert!(!passwords.verify("anything".to_owned(), None).await.unwrap(), "the decoy opens nothing");
+        assert!(PasswordHash::new(DECOY).is_ok(), "the decoy costs as much as a real check");
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_refused_not_queued() {
+        let passwords = Passwords::new(1);
+        let _turn = passwords.turns.clone().acquire_owned().await.unwrap();
+        assert!(matches!(passwords.hash("x".to_owned()).await, Err(Error::Overloaded)));
+    }
+}

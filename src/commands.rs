@@ -1,0 +1,108 @@
+//! The command line, and the signals.
+use app::{api, backing::migrate, config::Config, ops, telemetry};
+use std::{process::ExitCode, time::Duration};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+const HELP: &str = "\
+Usage: server [COMMAND]
+
+  serve          serve HTTP (the default)
+  migrate        bring the database's schema up to date
+  check-config   print the settings in force, secrets masked
+  healthcheck    ask the operations port of a running server
+  openapi        print the OpenAPI document
+
+Settings come from the environment; the README lists them.
+Exit codes: 0 done, 1 failed or cut short, 78 invalid settings.
+";
+
+/// `EX_CONFIG` of sysexits.h.
+const INVALID_SETTINGS: u8 = 78;
+
+pub fn run() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [] | ["serve"] => with_settings(crate::serve),
+        ["migrate"] => with_settings(migrate),
+        ["check-config"] => with_settings(|config| print(&config.to_lines())),
+        ["healthcheck"] => with_settings(|config| ops::healthcheck(config.ops_addr()).map(|()| ExitCode::SUCCESS)),
+        ["openapi"] => report(api::document().to_pretty_json().map_err(Into::into).and_then(|json| print(&json))),
+        ["-h" | "--help" | "help"] => report(print(HELP)),
+        _ => {
+            eprint!("server: unknown arguments {arguments:?}\n\n{HELP}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command that needs settings; bad ones are named on stderr, all at once.
+fn with_settings(command: impl FnOnce(&Config) -> anyhow::Result<ExitCode>) -> ExitCode {
+    match Config::from_env() {
+        Ok(config) => report(command(&config)),
+        Err(errors) => {
+            errors.iter().for_each(|error| eprintln!("server: {error}"));
+            ExitCode::from(INVALID_SETTINGS)
+        }
+    }
+}
+
+fn report(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("server: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    use std::io::{ErrorKind, Write};
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+    let telemetry = telemetry::init(&config.telemetry)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::install()?;
+        tokio::select! {
+            outcome = migrate::migrate(&config.database_url, Duration::from_secs(60)) => outcome,
+            signal = signals.next() => anyhow::bail!("stopped by {signal}"),
+        }
+    });
+    if let Err(error) = &outcome {
+        tracing::error!(fatal = true, err = telemetry::logs::err_json(error), "migration failed");
+    }
+    telemetry.flush(Duration::from_secs(2));
+    Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// SIGTERM and SIGINT.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// To be called before anything else: a process with PID 1 ignores what it has no handler for.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next one.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Whoever asks twice means now.
+    pub async fn exit_on_next(mut self) {
+        self.next().await;
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,13 @@
+//! What a request meets on its way in, and how a refusal looks.
+pub mod admission;
+pub mod extract;
+pub mod idempotency;
+pub mod observe;
+pub mod problem;
+pub mod rate_limit;
+pub mod request_id;
+pub mod security;
+pub mod session;
+pub mod text;
+
+pub use problem::Problem;

@@ -1,0 +1,120 @@
+//! How often one client may ask: GCRA on Redis's clock, and by this process alone while Redis is away.
+mod local;
+
+use super::Problem;
+use crate::{
+    backing::redis::Redis,
+    config::Rate,
+    telemetry::metrics,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use redis::{FromRedisValue, ParsingError, Script, Value};
+use std::{
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+/// What the limit says of one request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    pub allowed: bool,
+    /// Requests that may follow at once.
+    pub remaining: u32,
+    /// Until one request is free again; when allowed, until all are.
+    pub wait: Duration,
+}
+
+impl FromRedisValue for Verdict {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let (allowed, remaining, wait) = <(bool, u32, u64)>::from_redis_value(value)?;
+        Ok(Self { allowed, remaining, wait: Duration::from_micros(wait) })
+    }
+}
+
+impl Verdict {
+    /// # Errors
+    /// 429 `rate_limited` when the request is one too many.
+    pub fn allow(self) -> Result<(), Problem> {
+        if self.allowed {
+            return Ok(());
+        }
+        metrics::rejected("rate_limited");
+        let detail = "Too many requests; wait as Retry-After says.";
+        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(self.wait))
+    }
+
+    /// Writes `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
+    pub fn write(self, rate: Rate, headers: &mut HeaderMap) {
+        let policy = format!("\"default\";q={};w={}", rate.count, rate.window.as_secs().max(1));
+        let state = format!("\"default\";r={};t={}", self.remaining, self.wait.as_secs() + 1);
+        for (name, value) in [("ratelimit-policy", policy), ("ratelimit", state)] {
+            let value = HeaderValue::try_from(value).expect("quotes and digits are legal in a header");
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+/// One limit, counted per key.
+#[derive(Clone)]
+pub struct Limiter {
+    redis: Redis,
+    name: &'static str,
+    rate: Rate,
+    local: Arc<local::Buckets>,
+}
+
+static GCRA: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(include_str!("gcra.lua"), "return gcra(KEYS[1], now_us(), tonumber(ARGV[1]), tonumber(ARGV[2]))"))
+});
+
+impl Limiter {
+    pub fn new(redis: Redis, name: &'static str, rate: Rate) -> Self {
+        Self { redis, name, rate, local: Arc::default() }
+    }
+
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Counts a request of `who`. While Redis is away this process counts by itself: a limiter must not take the
+    /// service down, nor vanish.
+    pub async fn check(&self, who: &str) -> Verdict {
+        let window = u64::try_from(self.rate.window.as_micros()).unwrap_or(u64::MAX);
+        let mut call = GCRA.key(self.redis.key(&format!("limit:{}:{{{who}}}", self.name)));
+        call.arg(self.rate.count).arg(window);
+        match self.redis.script("rate limit", &call).await {
+            Ok(verdict) => verdict,
+            Err(_) => self.check_locally(who),
+        }
+    }
+
+    /// Counts without asking Redis.
+    pub fn check_locally(&self, who: &str) -> Verdict {
+        self.local.check(who, self.rate, std::time::Instant::now())
+    }
+}
+
+/// A client's network: its IPv4 address, or the /64 that one IPv6 customer gets whole.
+pub fn network(client: IpAddr) -> String {
+    match client {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_ipv6_customer_is_one_client() {
+        let network_of = |address: &str| network(address.parse().unwrap());
+        assert_eq!(network_of("2001:db8:1:2:3::4"), network_of("2001:db8:1:2:ffff::1"));
+        assert_ne!(network_of("2001:db8:1:2::1"), network_of("2001:db8:1:3::1"));
+        assert_eq!(network_of("192.0.2.7"), "192.0.2.7");
+    }
+}

@@ -1,0 +1,155 @@
+//! Sessions in Redis: one hash per account, token hash to session, so each operation is one atomic round trip.
+use super::{Token, rate_limit::Verdict};
+use crate::{
+    backing::redis::{Error, Redis},
+    config::{Config, Rate},
+};
+use chrono::{DateTime, Utc};
+use redis::Script;
+use serde::{Deserialize, Serialize};
+use std::{sync::LazyLock, time::Duration};
+use uuid::Uuid;
+
+/// A session as Redis has it.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub account_id: Uuid,
+    pub email: String,
+    /// Names the session in public; the token cannot be had from it.
+    pub handle: Uuid,
+    pub user_agent: String,
+    pub created_at: DateTime<Utc>,
+    pub last_seen_at: DateTime<Utc>,
+    /// The end of its life, however busy it is.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// The part of a session that no script looks at.
+#[derive(Serialize, Deserialize)]
+struct Facts<'a> {
+    #[serde(borrow)]
+    email: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    user_agent: std::borrow::Cow<'a, str>,
+}
+
+/// The sessions of all accounts.
+#[derive(Clone)]
+pub struct Sessions {
+    redis: Redis,
+    idle: Duration,
+    life: Duration,
+    limit: Rate,
+}
+
+static LOOKUP: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("../rate_limit/gcra.lua"), include_str!("lookup.lua"))));
+static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create.lua")));
+static REVOKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("revoke.lua")));
+
+impl Sessions {
+    /// How long a session lives at most.
+    pub fn life(&self) -> Duration {
+        self.life
+    }
+
+    pub fn new(redis: Redis, config: &Config) -> Self {
+        Self { redis, idle: config.session_idle, life: config.session_max, limit: config.rate_limit }
+    }
+
+    /// Starts a session. With `alone`, every other session of the account ends in the same step.
+    pub async fn create(
+        &self,
+        account_id: Uuid,
+        email: &str,
+        user_agent: &str,
+        alone: bool,
+    ) -> anyhow::Result<Result<(Token, Session), Error>> {
+        let token = Token::new(account_id)?;
+        let handle = Uuid::new_v4();
+        let user_agent: String = user_agent.chars().take(200).collect();
+        let facts = serde_json::to_string(&Facts { email: email.into(), user_agent: user_agent.as_str().into() })?;
+        let mut call = CREATE.key(self.key(account_id));
+        call.arg(token.hash()).arg(format!("{handle} {facts}"));
+        call.arg(micros(self.idle)).arg(micros(self.life)).arg(u8::from(alone));
+        let created: Result<u64, Error> = self.redis.script("session create", &call).await;
+        Ok(created.map(|now| {
+            let session = self.session(account_id, now, now, handle, email.to_owned(), user_agent);
+            (token, session)
+        }))
+    }
+
+    /// The session of a token, if it is alive, and the verdict of its account's rate limit.
+    pub async fn find(&self, token: &Token) -> Result<Option<(Session, Verdict)>, Error> {
+        let key = self.key(token.account());
+        let mut call = LOOKUP.key(&key);
+        call.key(format!("{key}:limit")).arg(token.hash());
+        // Marking each request would double the writes; a 60th of the idle time is exact enough.
+        call.arg(micros(self.idle)).arg(micros(self.life)).arg(micros(self.idle / 60));
+        call.arg(self.limit.count).arg(micros(self.limit.window));
+        let found: Option<(Vec<u8>, Verdict)> = self.redis.script("session find", &call).await?;
+        Ok(found.and_then(|(value, verdict)| Some((self.parse(token.account(), &value)?, verdict))))
+    }
+
+    /// The account's sessions, newest first.
+    pub async fn list(&self, account_id: Uuid) -> Result<Vec<Session>, Error> {
+        let values: Vec<Vec<u8>> =
+            self.redis.run("session list", redis::cmd("HVALS").arg(self.key(account_id))).await?;
+        let now = Utc::now();
+        let alive = |session: &Session| now < session.expires_at && now < session.last_seen_at + self.idle;
+        let mut sessions: Vec<_> =
+            values.iter().filter_map(|value| self.parse(account_id, value)).filter(alive).collect();
+        sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at));
+        Ok(sessions)
+    }
+
+    /// Ends the session of a token.
+    pub async fn end(&self, token: &Token) -> Result<(), Error> {
+        self.redis.run("session end", redis::cmd("HDEL").arg(self.key(token.account())).arg(token.hash())).await
+    }
+
+    /// Ends one session of the account by its handle; `false` when there is none.
+    pub async fn revoke(&self, account_id: Uuid, handle: Uuid) -> Result<bool, Error> {
+        let mut call = REVOKE.key(self.key(account_id));
+        call.arg(handle.to_string());
+        self.redis.script("session revoke", &call).await
+    }
+
+    /// Ends every session of the account.
+    pub async fn end_all(&self, account_id: Uuid) -> Result<(), Error> {
+        self.redis.run("session end all", redis::cmd("DEL").arg(self.key(account_id))).await
+    }
+
+    /// Braces make Redis Cluster keep an account's keys together.
+    fn key(&self, account_id: Uuid) -> String {
+        self.redis.key(&format!("sessions:{{{account_id}}}"))
+    }
+
+    fn parse(&self, account_id: Uuid, value: &[u8]) -> Option<Session> {
+        let mut parts = std::str::from_utf8(value).ok()?.splitn(4, ' ');
+        let (created, seen, handle) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+        let facts: Facts = serde_json::from_str(parts.next()?).ok()?;
+        let (email, user_agent) = (facts.email.into_owned(), facts.user_agent.into_owned());
+        Some(self.session(account_id, created, seen, handle.parse().ok()?, email, user_agent))
+    }
+
+    /// `created` and `seen` in microseconds since 1970, by Redis's clock.
+    fn session(
+        &self,
+        account_id: Uuid,
+        created: u64,
+        seen: u64,
+        handle: Uuid,
+        email: String,
+        user_agent: String,
+    ) -> Session {
+        let at = |micros: u64| DateTime::from_timestamp_micros(micros.cast_signed()).unwrap_or_default();
+        let created_at = at(created);
+        let (last_seen_at, expires_at) = (at(seen), created_at + self.life);
+        Session { account_id, email, handle, user_agent, created_at, last_seen_at, expires_at }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,64 @@
+//! Text from outside: its length is checked when it is parsed, and it holds no control characters.
+use serde::{Deserialize, Serialize};
+use std::ops::Deref;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Type, schema::Schema},
+};
+
+/// Text of `MIN` to `MAX` characters (not bytes). Postgres cannot store NUL, so no control character passes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Text<const MIN: usize, const MAX: usize>(String);
+
+impl<const MIN: usize, const MAX: usize> TryFrom<String> for Text<MIN, MAX> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        // At most four bytes a character: a long text is refused without being walked.
+        let length = if text.len() > MAX * 4 { MAX + 1 } else { text.chars().count() };
+        if !(MIN..=MAX).contains(&length) {
+            return Err(format!("must have {MIN} to {MAX} characters"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err("must not hold control characters".to_owned());
+        }
+        Ok(Self(text))
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> Text<MIN, MAX> {
+    pub fn into_inner(self) -> String {
+        self.0
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> Deref for Text<MIN, MAX> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> PartialSchema for Text<MIN, MAX> {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).min_length(Some(MIN)).max_length(Some(MAX)).into()
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> ToSchema for Text<MIN, MAX> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_counts_characters_and_control_characters_are_refused() {
+        let parse = |text: &str| Text::<1, 3>::try_from(text.to_owned());
+        assert!(parse("äöü").is_ok());
+        for bad in ["", "abcd", "a\0", "\n", &"x".repeat(1000)] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

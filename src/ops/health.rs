@@ -1,0 +1,128 @@
+//! Readiness as one value: who may change it, and what the probes say of it.
+use crate::{
+    app::App,
+    backing::migrate,
+    telemetry::metrics,
+};
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// All that `/readyz` knows, in one atomic byte: a probe reads it and asks no dependency.
+#[derive(Clone, Default)]
+pub struct Health(Arc<AtomicU8>);
+
+const POSTGRES_UP: u8 = 1;
+const REDIS_UP: u8 = 1 << 1;
+/// Both dependencies were seen, and the schema is at least as new as this binary. Never taken back.
+const STARTED: u8 = 1 << 2;
+const DRAINING: u8 = 1 << 3;
+
+/// While starting, and then.
+const CHECK_EVERY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+
+impl Health {
+    /// The stop has begun; no way back.
+    pub fn drain(&self) {
+        self.0.fetch_or(DRAINING, Relaxed);
+    }
+
+    fn set(&self, bit: u8, on: bool) {
+        if on { self.0.fetch_or(bit, Relaxed) } else { self.0.fetch_and(!bit, Relaxed) };
+    }
+
+    fn is(&self, bit: u8) -> bool {
+        self.0.load(Relaxed) & bit == bit
+    }
+
+    /// Keeps the value true for as long as it is polled.
+    pub async fn watch(self, app: App) {
+        loop {
+            let (schema, redis) = tokio::join!(app.postgres.schema_version(), app.redis.ping());
+            self.note("postgres", POSTGRES_UP, schema.as_ref().err().map(|error| error as _));
+            self.note("redis", REDIS_UP, redis.as_ref().err().map(|error| error as _));
+            if !self.is(STARTED) && redis.is_ok() {
+                self.set(STARTED, schema.is_ok_and(|version| version >= migrate::newest_version()));
+            }
+            tokio::time::sleep(CHECK_EVERY[usize::from(self.is(STARTED))]).await;
+        }
+    }
+
+    /// Logs a change, once.
+    fn note(&self, dependency: &'static str, bit: u8, error: Option<&dyn std::error::Error>) {
+        metrics::dependency_up(dependency, error.is_none());
+        match (self.is(bit), error) {
+            (true, Some(error)) => tracing::warn!(dependency, cause = %error, "dependency lost"),
+            (false, None) => tracing::info!(dependency, "dependency up"),
+            _ => {}
+        }
+        self.set(bit, error.is_none());
+    }
+
+    fn report(&self) -> (StatusCode, Report) {
+        let bits = self.0.load(Relaxed);
+        let up = |bit| Check { status: if bits & bit == bit { "up" } else { "down" } };
+        let (code, status) = match bits {
+            _ if bits & DRAINING != 0 => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            _ if bits & STARTED == 0 => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+            _ if bits & (POSTGRES_UP | REDIS_UP) == POSTGRES_UP | REDIS_UP => (StatusCode::OK, "ready"),
+            _ => (StatusCode::OK, "degraded"),
+        };
+        (code, Report { status, checks: Checks { postgres: up(POSTGRES_UP), redis: up(REDIS_UP) } })
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    status: &'static str,
+    checks: Checks,
+}
+
+#[derive(Serialize)]
+struct Checks {
+    postgres: Check,
+    redis: Check,
+}
+
+#[derive(Serialize)]
+struct Check {
+    status: &'static str,
+}
+
+/// 200 `ready`, 200 `degraded` (taking every replica out would make an outage worse), 503 `starting` or `draining`.
+impl IntoResponse for Health {
+    fn into_response(self) -> Response {
+        let (code, report) = self.report();
+        (code, Json(report)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_follows_the_process_through_its_life() {
+        let health = Health::default();
+        let now = |health: &Health| (health.report().0.as_u16(), health.report().1.status);
+        assert_eq!(now(&health), (503, "starting"));
+        health.set(POSTGRES_UP | REDIS_UP, true);
+        assert_eq!(now(&health), (503, "starting"), "the schema may still be too old");
+        health.set(STARTED, true);
+        assert_eq!(now(&health), (200, "ready"));
+        health.set(REDIS_UP, false);
+        assert_eq!(now(&health), (200, "degraded"));
+        health.drain();
+        assert_eq!(now(&health), (503, "draining"));
+    }
+}

@@ -1,0 +1,130 @@
+//! The stop: its phases, and the clock that drives them.
+//!
+//! | From the signal | Phase | What happens |
+//! |---|---|---|
+//! | 0 | lame duck | everything is served, and every answer asks the client to go elsewhere |
+//! | lame duck | closing | what waits in the accept queue is taken, the listener goes, idle connections after a quiet moment |
+//! | drain limit | cut | what still runs is dropped |
+//! | budget | | a thread outside the runtime ends the process |
+use crate::config::Shutdown;
+use std::{process, thread, time::Duration};
+use tokio::{sync::watch, time::Instant};
+
+/// Where the server is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub enum Phase {
+    Serving,
+    LameDuck,
+    Closing,
+    Cut,
+}
+
+/// What connections listen to.
+#[derive(Clone)]
+pub struct Drain(watch::Receiver<Phase>);
+
+impl Drain {
+    pub fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Waits until the server is in `phase`, or past it.
+    pub async fn reached(&mut self, phase: Phase) {
+        if self.0.wait_for(|now| *now >= phase).await.is_err() {
+            // Nobody is left to announce anything.
+            std::future::pending().await
+        }
+    }
+}
+
+/// What announces the phases.
+pub struct Conductor {
+    phase: watch::Sender<Phase>,
+    timeline: Shutdown,
+}
+
+impl Conductor {
+    pub fn new(timeline: Shutdown) -> Self {
+        Self { phase: watch::Sender::new(Phase::Serving), timeline }
+    }
+
+    pub fn drain(&self) -> Drain {
+        Drain(self.phase.subscribe())
+    }
+
+    /// Leads `server` to its end: announces each phase at its time, counted from now.
+    ///
+    /// Returns whether the server ended by itself; else the drain limit has passed and what still ran is cut.
+    pub async fn lead(&self, server: impl Future<Output = ()>) -> bool {
+        let start = Instant::now();
+        self.announce(Phase::LameDuck);
+        let closing = async {
+            tokio::time::sleep_until(start + self.timeline.lame_duck).await;
+            self.announce(Phase::Closing);
+            std::future::pending::<()>().await;
+        };
+        let limit = tokio::time::sleep_until(start + self.timeline.drain);
+        tokio::pin!(server);
+        let ended = tokio::select! {
+            () = &mut server => true,
+            () = limit => false,
+            () = closing => unreachable!("it never ends"),
+        };
+        if !ended {
+            self.announce(Phase::Cut);
+            server.await;
+        }
+        ended
+    }
+
+    fn announce(&self, phase: Phase) {
+        tracing::info!(?phase, "stopping");
+        self.phase.send_replace(phase);
+    }
+}
+
+/// Ends the process once `budget` has passed, from a thread that no wedged runtime can hold.
+pub fn watchdog(budget: Duration) {
+    let dog = move || {
+        thread::sleep(budget);
+        process::exit(1);
+    };
+    if let Err(error) = thread::Builder::new().name("watchdog".to_owned()).spawn(dog) {
+        tracing::error!(cause = %error, "no watchdog thread: the stop is not bounded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMELINE: Shutdown = Shutdown {
+        budget: Duration::from_secs(25),
+        lame_duck: Duration::from_secs(5),
+        drain: Duration::from_secs(20),
+    };
+
+    /// A server that ends `work` after it was told to close.
+    async fn server(mut drain: Drain, work: Duration) {
+        drain.reached(Phase::Closing).await;
+        tokio::select! {
+            () = tokio::time::sleep(work) => {}
+            () = drain.reached(Phase::Cut) => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_server_stops_right_after_its_lame_duck_time() {
+        let (conductor, start) = (Conductor::new(TIMELINE), Instant::now());
+        assert!(conductor.lead(server(conductor.drain(), Duration::ZERO)).await);
+        assert_eq!(start.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_still_runs_at_the_drain_limit_is_cut() {
+        let (conductor, start) = (Conductor::new(TIMELINE), Instant::now());
+        assert!(!conductor.lead(server(conductor.drain(), Duration::from_secs(60))).await);
+        assert_eq!(start.elapsed().as_secs(), 20);
+        assert_eq!(conductor.drain().phase(), Phase::Cut);
+    }
+}

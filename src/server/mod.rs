@@ -1,0 +1,66 @@
+//! Sockets and the stop. Knows nothing of routes.
+mod connection;
+pub mod drain;
+
+use axum::Router;
+use drain::{Drain, Phase};
+use futures_util::FutureExt;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+
+/// After a failed accept (no file descriptors left, mostly): retrying at once would only burn the CPU.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Serves `router` on `listener`, at most `max_connections` at once, until the drain has ended the last connection.
+pub async fn serve(listener: TcpListener, router: Router, max_connections: usize, drain: Drain) {
+    let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+    let mut connections = JoinSet::new();
+    let mut closing = drain.clone();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            biased;
+            () = closing.reached(Phase::Closing) => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let (socket, peer, place) = accepted;
+        let (router, drain) = (router.clone(), drain.clone());
+        connections.spawn(async move {
+            connection::serve(socket, peer, router, drain).await;
+            drop(place);
+        });
+    }
+    // Clients in the accept queue believe they are connected: the listener must not go before they are served.
+    while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
+        connections.spawn(connection::serve(socket, peer, router.clone(), drain.clone()));
+    }
+    drop(listener);
+    tracing::info!(connections = connections.len(), "listener closed");
+    while connections.join_next().await.is_some() {}
+}
+
+type Place = tokio::sync::OwnedSemaphorePermit;
+
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, Place) {
+    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => return (socket, peer, place),
+            // The client was gone before it was served.
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                tracing::warn!(cause = %error, "cannot accept a connection");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
