@@ -5,3 +5,4 @@
 //! - [`outbound`]: the only maker of HTTP clients; [`breaker`] spares an upstream that keeps failing
 //! - [`migrate`]: brings the schema up to date
 pub mod postgres;
+pub mod redis;
