@@ -1,0 +1,142 @@
+//! One connection: how it is made, when it is trusted, and that a doubtful one never returns to the pool.
+use super::error;
+use crate::config::{self, Secret};
+use anyhow::Context;
+use deadpool::managed::{Manager, Metrics, Object, RecycleError, RecycleResult};
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use std::{
+    str::FromStr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::time::timeout;
+
+/// A connection is asked whether it is alive only after so long without use.
+pub(super) const TRUSTED: Duration = Duration::from_secs(1);
+/// Longest wait for its answer.
+const PING: Duration = Duration::from_millis(300);
+/// Minutes after which a connection is replaced, so that load spreads over the servers behind one address. Drawn anew
+/// for each, so that those made together do not end together.
+const LIFE: std::ops::RangeInclusive<u64> = 25..=30;
+/// The server's copies of our limits: it stops what its client has given up.
+const LIMITS: [(&str, &str); 3] =
+    [("statement_timeout", "5s"), ("lock_timeout", "2s"), ("idle_in_transaction_session_timeout", "10s")];
+
+/// Makes connections, and judges whether one may be used again.
+pub(super) struct Links(Mutex<Policy>);
+
+struct Policy {
+    options: PgConnectOptions,
+    /// A connection not used since then is not to be trusted.
+    doubted: Option<Instant>,
+}
+
+pub(super) struct Link {
+    connection: PgConnection,
+    expires: Instant,
+}
+
+impl Links {
+    pub(super) fn to(url: &Secret) -> anyhow::Result<Self> {
+        Ok(Self(Mutex::new(Policy { options: options(url)?, doubted: None })))
+    }
+
+    /// Makes every further connection with `url`, and gives up the present ones before their next use.
+    pub(super) fn turn_to(&self, url: &Secret) -> anyhow::Result<()> {
+        *self.policy() = Policy { options: options(url)?, doubted: Some(Instant::now()) };
+        Ok(())
+    }
+
+    /// A link that was last taken at `taken` has turned out dead. So have, most likely, all that were not taken since:
+    /// one failure is enough after a failover.
+    fn doubt(&self, taken: Instant) {
+        let mut policy = self.policy();
+        policy.doubted = policy.doubted.max(Some(taken));
+    }
+
+    fn is_doubted(&self, taken: Instant) -> bool {
+        self.policy().doubted >= Some(taken)
+    }
+
+    fn policy(&self) -> MutexGuard<'_, Policy> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Link {
+    /// Says goodbye, so that the server does not log a lost client.
+    pub(super) async fn close(self) {
+        self.connection.close().await.ok();
+    }
+}
+
+fn options(url: &Secret) -> anyhow::Result<PgConnectOptions> {
+    // The parser's own message may quote the URL, and with it the password.
+    let options = PgConnectOptions::from_str(url.expose()).ok().context("not a Postgres URL")?;
+    Ok(options.application_name(config::PACKAGE).options(LIMITS).disable_statement_logging())
+}
+
+impl Manager for Links {
+    type Type = Link;
+    type Error = sqlx::Error;
+
+    async fn create(&self) -> sqlx::Result<Link> {
+        let options = self.policy().options.clone();
+        let connection = PgConnection::connect_with(&options).await?;
+        Ok(Link { connection, expires: Instant::now() + Duration::from_mins(rand::random_range(LIFE)) })
+    }
+
+    async fn recycle(&self, link: &mut Link, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
+        let taken = last_taken(metrics);
+        if self.is_doubted(taken) || link.expires < Instant::now() {
+            return Err(RecycleError::message("not to be used again"));
+        }
+        if taken.elapsed() < TRUSTED {
+            return Ok(());
+        }
+        match timeout(PING, link.connection.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                self.doubt(taken);
+                Err(RecycleError::message("does not answer"))
+            }
+        }
+    }
+}
+
+/// Not later than when it was given back, so the idle time is never taken for shorter than it is.
+fn last_taken(metrics: &Metrics) -> Instant {
+    metrics.recycled.unwrap_or(metrics.created)
+}
+
+/// A connection on loan. It is closed when dropped: its request was cancelled, and an answer may still be on its way.
+pub(super) struct Lease(Option<Object<Links>>);
+
+impl Lease {
+    pub(super) fn new(link: Object<Links>) -> Self {
+        Self(Some(link))
+    }
+
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.0.as_mut().expect("only `settle` and `drop` take it").connection
+    }
+
+    /// Ends the loan after `result`: back to the pool, unless the error says that the connection is no good.
+    pub(super) fn settle<T>(mut self, result: &sqlx::Result<T>) {
+        if !result.as_ref().is_err_and(error::spoils_connection) {
+            drop(self.0.take());
+        } else if let Some(link) = &self.0
+            && let Some(pool) = Object::pool(link)
+        {
+            pool.manager().doubt(last_taken(Object::metrics(link)));
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.take() {
+            drop(Object::take(link));
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Postgres: a few connections, shared by all requests.
+//!
+//! sqlx's own pool asks for a sign of life twice per query, and never gives up a connection whose peer has fallen
+//! silent. Here a query is one round trip, and a doubtful connection is closed instead of being handed to the next.
+mod error;
+mod link;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+
+use crate::{
+    config::Secret,
+    telemetry::request::{self, Part, Stopwatch},
+};
+use anyhow::{Context, anyhow};
+use deadpool::managed::{Pool, PoolError, QueueMode};
+use link::{Lease, Links};
+use sqlx::{Connection, PgConnection};
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Longest wait for a connection: the queue, a ping and a connect together.
+const ACQUIRE: Duration = Duration::from_secs(1);
+/// Longest time for one [`Postgres::run`], the wait for a connection included.
+const WORK: Duration = Duration::from_secs(5);
+/// Longest time for [`Postgres::schema_version`].
+const CHECK: Duration = Duration::from_secs(1);
+/// Longest time to say goodbye to the server.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A handle on the database. Clones share its connections.
+#[derive(Clone)]
+pub struct Postgres {
+    pool: Pool<Links>,
+}
+
+impl Postgres {
+    /// Connects when first used, so it can be had while the database is down. At most `max_connections` at a time.
+    ///
+    /// # Errors
+    /// When `url` is no Postgres URL.
+    pub fn new(url: &Secret, max_connections: usize) -> anyhow::Result<Self> {
+        // Last in, first out: what was used a moment ago needs no ping.
+        let pool =
+            Pool::builder(Links::to(url)?).max_size(max_connections).queue_mode(QueueMode::Lifo).build()?;
+        Ok(Self { pool })
+    }
+
+    /// Runs one or several statements on one connection, each a transaction by itself. `operation` names them in
+    /// metrics and spans: `"SELECT bookmarks"`, from a fixed set.
+    ///
+    /// Waits at most 1 s for a connection and takes at most 5 s in all, both less when the request has less time left.
+    /// When the returned future is dropped, the connection is closed and its place is free at once.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is no answer in these times, else what the database said.
+    pub async fn run<T>(
+        &self,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> Result<T, Error> {
+        let _stopwatch = Stopwatch::start(Part::Db);
+        let deadline = Instant::now() + request::at_most(WORK);
+        let mut lease = self.acquire().await.context(operation).map_err(Error::Unavailable)?;
+        let Ok(result) = timeout_at(deadline, work(lease.connection())).await else {
+            return Err(Error::Unavailable(anyhow!("no answer in time").context(operation)));
+        };
+        lease.settle(&result);
+        result.map_err(Error::from)
+    }
+
+    /// Runs `work` in one transaction: kept when it returns `Ok`, undone when it returns `Err` or is dropped half way.
+    /// Times and errors as for [`Postgres::run`].
+    ///
+    /// `work` must pass on the error of a statement: after one, the server undoes everything, even on `Ok`.
+    pub async fn transaction<T, E: From<Error>>(
+        &self,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let outcome = self.run(operation, async |connection| {
+            let mut transaction = connection.begin().await?;
+            let result = work(&mut transaction).await;
+            match result {
+                Ok(_) => transaction.commit().await?,
+                // When this fails, the connection is closed, which undoes as well.
+                Err(_) => transaction.rollback().await?,
+            }
+            Ok(result)
+        });
+        outcome.await?
+    }
+
+    /// The newest migration that the database has had, 0 when none. Tells whether the database answers, within 1 s.
+    ///
+    /// # Errors
+    /// As for [`Postgres::run`].
+    pub async fn schema_version(&self) -> Result<i64, Error> {
+        const SQL: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
+        let ask =
+            self.run("SELECT _sqlx_migrations", async |conn| sqlx::query_scalar(SQL).fetch_one(conn).await);
+        match timeout(CHECK, ask).await {
+            Err(_) => {
+                Err(Error::Unavailable(anyhow!("no answer in time").context("SELECT _sqlx_migrations")))
+            }
+            // There is no such table yet.
+            Ok(Err(error)) if error.code() == Some("42P01") => Ok(0),
+            Ok(answer) => answer,
+        }
+    }
+
+    /// How many connections are in use, and how many are open and idle.
+    pub fn connections(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size - status.available, status.available)
+    }
+
+    /// Makes every further connection with `url`, as after a change of password. Queries under way go on.
+    ///
+    /// # Errors
+    /// When `url` is no Postgres URL; nothing changes then.
+    pub fn turn_to(&self, url: &Secret) -> anyhow::Result<()> {
+        self.pool.manager().turn_to(url)
+    }
+
+    /// Ends the idle connections, within 1 s, and each busy one after its query. Every further query fails.
+    pub async fn close(&self) {
+        let idle = self.pool.retain(|_, _| false).removed;
+        self.pool.close();
+        let goodbye = async {
+            for link in idle {
+                link.close().await;
+            }
+        };
+        drop(timeout(GOODBYE, goodbye).await);
+    }
+
+    async fn acquire(&self) -> anyhow::Result<Lease> {
+        match timeout(request::at_most(ACQUIRE), self.pool.get()).await {
+            Ok(Ok(link)) => Ok(Lease::new(link)),
+            Ok(Err(PoolError::Backend(error))) => Err(anyhow::Error::new(error).context("cannot connect")),
+            Ok(Err(other)) => Err(other.into()),
+            Err(_) => Err(anyhow!("no connection in time")),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What can go wrong with a call, in the two kinds that a caller must tell apart.
+use anyhow::anyhow;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use std::{error, fmt};
+
+/// Why a call has no result.
+#[derive(Debug)]
+pub enum Error {
+    /// Redis cannot answer now: refused, broken off, timed out, loading, out of memory, read-only, another password.
+    /// Whether a write took place is not known. Worth another try later.
+    Unavailable(anyhow::Error),
+    /// An answer that the caller did not expect, such as `WRONGTYPE`: a bug. Another try fails again.
+    Answer(RedisError),
+}
+
+impl Error {
+    pub(super) fn of(operation: &'static str, error: RedisError) -> Self {
+        if is_passing(&error) { Self::unavailable(operation, error) } else { Self::Answer(error) }
+    }
+
+    pub(super) fn unavailable(operation: &'static str, error: RedisError) -> Self {
+        Self::Unavailable(anyhow::Error::new(error).context(operation))
+    }
+
+    pub(super) fn late(operation: &'static str) -> Self {
+        Self::Unavailable(anyhow!("no answer in time").context(operation))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unavailable(_) => "Redis is unavailable",
+            Self::Answer(_) => "Redis gave an unexpected answer",
+        })
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Unavailable(error) => Some(error.as_ref()),
+            Self::Answer(error) => Some(error),
+        }
+    }
+}
+
+/// Whether the peer is alive but not the one to talk to: a replica, or one with another password.
+pub(super) fn is_wrong_peer(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) || error.code() == Some("NOAUTH")
+}
+
+fn is_passing(error: &RedisError) -> bool {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, TryAgain};
+    let passing = match error.kind() {
+        ErrorKind::Io | ErrorKind::Parse => true,
+        ErrorKind::Server(kind) => matches!(kind, BusyLoading | ClusterDown | MasterDown | TryAgain),
+        _ => matches!(error.code(), Some("BUSY" | "MISCONF" | "NOREPLICAS" | "OOM")),
+    };
+    passing || is_wrong_peer(error)
+}
