@@ -36,7 +36,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Parses the variable; a bad value is reported and the default takes its place until all are read.
-    fn with<T>(&mut self, name: &'static str, default: &str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> T {
+    fn with<T>(
+        &mut self,
+        name: &'static str,
+        default: &str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> T {
         let value = self.text(name, default);
         parse(&value).unwrap_or_else(|| {
             self.errors.push(format!("{name}={value:?} must be {expected}, for example {default}"));
@@ -78,14 +84,19 @@ impl<'a> Reader<'a> {
                 self.effective.push((file_name, path.clone()));
                 match std::fs::read_to_string(&path) {
                     Ok(value) => value.trim().to_owned(),
-                    Err(error) => return self.refuse(format!("{file_name}={path:?} cannot be read: {error}")),
+                    Err(error) => {
+                        return self.refuse(format!("{file_name}={path:?} cannot be read: {error}"));
+                    }
                 }
             }
-            (Some(_), Some(_)) => return self.refuse(format!("{name} and {file_name} are both set: keep one")),
+            (Some(_), Some(_)) => {
+                return self.refuse(format!("{name} and {file_name} are both set: keep one"));
+            }
             (None, None) => {
                 let example = schemes[0];
-                return self
-                    .refuse(format!("{name} is required, for example {example}://host/ (or {file_name}: a file with it)"));
+                return self.refuse(format!(
+                    "{name} is required, for example {example}://host/ (or {file_name}: a file with it)"
+                ));
             }
         };
         match Url::parse(&value).ok().filter(|url| schemes.contains(&url.scheme()) && url.has_host()) {
@@ -107,10 +118,13 @@ impl<'a> Reader<'a> {
             self.effective.push((name, String::new()));
             return None;
         };
-        let url = Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let url =
+            Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         match &url {
             Some(url) => self.effective.push((name, masked(url))),
-            None => self.errors.push(format!("{name} must be an http:// or https:// URL (its value is not shown)")),
+            None => self
+                .errors
+                .push(format!("{name} must be an http:// or https:// URL (its value is not shown)")),
         }
         url
     }
@@ -135,7 +149,13 @@ impl<'a> Reader<'a> {
         });
         let endpoint = self.optional_url("OTEL_EXPORTER_OTLP_ENDPOINT").is_some()
             | self.optional_url("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").is_some();
-        Telemetry { service, region, log_level, log_format, traces: endpoint && !disabled && exporter == "otlp" }
+        Telemetry {
+            service,
+            region,
+            log_level,
+            log_format,
+            traces: endpoint && !disabled && exporter == "otlp",
+        }
     }
 
     pub fn cross_check(&mut self, config: &Config) {
@@ -181,7 +201,8 @@ fn masked(url: &Url) -> String {
         let _ = shown.set_password(Some("MASK"));
     }
     if url.query().is_some() {
-        let pairs = url.query_pairs().map(|(k, v)| (k.clone(), if k.contains("pass") { "MASK".into() } else { v }));
+        let pairs =
+            url.query_pairs().map(|(k, v)| (k.clone(), if k.contains("pass") { "MASK".into() } else { v }));
         let pairs: Vec<_> = pairs.collect();
         shown.query_pairs_mut().clear().extend_pairs(pairs);
     }

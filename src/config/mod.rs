@@ -119,7 +119,9 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::from_env`].
-    pub fn from_lookup(lookup: impl Fn(&str) -> Result<Option<String>, &'static str>) -> Result<Self, Vec<String>> {
+    pub fn from_lookup(
+        lookup: impl Fn(&str) -> Result<Option<String>, &'static str>,
+    ) -> Result<Self, Vec<String>> {
         let mut env = env::Reader::new(&lookup);
         let config = Self {
             host: env.parsed("HOST", "0.0.0.0", "an IP address"),

@@ -1,7 +1,8 @@
 use super::*;
 use std::collections::HashMap;
 
-const REQUIRED: [(&str, &str); 2] = [("DATABASE_URL", "postgres://u:pg-canary@h/d"), ("REDIS_URL", "redis://:redis-canary@h")];
+const REQUIRED: [(&str, &str); 2] =
+    [("DATABASE_URL", "postgres://u:pg-canary@h/d"), ("REDIS_URL", "redis://:redis-canary@h")];
 
 fn read(more: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let vars: HashMap<_, _> = REQUIRED.iter().chain(more).copied().collect();
@@ -20,8 +21,13 @@ fn every_default_is_legal() {
 
 #[test]
 fn all_bad_variables_are_named_at_once() {
-    let errors = read(&[("PORT", "http"), ("REQUEST_TIMEOUT", "10"), ("RATE_LIMIT", "0/1m"), ("DATABASE_URL", "mysql://x")])
-        .expect_err("four bad values");
+    let errors = read(&[
+        ("PORT", "http"),
+        ("REQUEST_TIMEOUT", "10"),
+        ("RATE_LIMIT", "0/1m"),
+        ("DATABASE_URL", "mysql://x"),
+    ])
+    .expect_err("four bad values");
     for name in ["PORT", "REQUEST_TIMEOUT", "RATE_LIMIT", "DATABASE_URL"] {
         assert!(errors.iter().any(|e| e.starts_with(name)), "{name} is missing in {errors:?}");
     }
@@ -45,12 +51,17 @@ fn settings_that_contradict_each_other_are_refused() {
 
 #[test]
 fn no_secret_is_printed() {
-    let config = read(&[("PREVIEW_URL", "http://u:preview-canary@up/?password=query-canary&a=b")]).expect("valid");
+    let config =
+        read(&[("PREVIEW_URL", "http://u:preview-canary@up/?password=query-canary&a=b")]).expect("valid");
     let shown = format!("{}{config:?}", config.to_lines());
-    assert!(!shown.replace(config.preview_url.as_ref().map_or("", Url::as_str), "").contains("-canary"), "{shown}");
+    assert!(
+        !shown.replace(config.preview_url.as_ref().map_or("", Url::as_str), "").contains("-canary"),
+        "{shown}"
+    );
     assert!(shown.contains("DATABASE_URL=postgres://u:[REDACTED]@h/d"), "{shown}");
 
-    let errors = read(&[("DATABASE_URL", "oracle://u:pg-canary@h"), ("REDIS_URL", "redis-canary")]).expect_err("bad URLs");
+    let errors = read(&[("DATABASE_URL", "oracle://u:pg-canary@h"), ("REDIS_URL", "redis-canary")])
+        .expect_err("bad URLs");
     assert!(!errors.concat().contains("canary"), "{errors:?}");
 }
 
