@@ -1,2 +1,89 @@
 //! What the process tells about itself: log lines, metrics, traces.
+mod export;
+pub mod level;
+mod line;
+pub mod logs;
+pub mod metrics;
+pub mod panics;
+mod redact;
 pub mod request;
+mod series;
+#[cfg(test)]
+mod tests;
+pub mod traces;
+mod writer;
+
+use crate::config::{self, LogFormat};
+use anyhow::Context;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+use tracing_subscriber::{
+    Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
+use writer::LOG;
+
+/// What has to be flushed at the end, and what can be changed until then.
+pub struct Telemetry {
+    pub level: level::LogLevel,
+    provider: Option<SdkTracerProvider>,
+}
+
+/// Installs the log for the whole process, and the export of spans when the settings ask for it. Called once, before
+/// the first line.
+///
+/// # Errors
+/// When the log filter or the exporter's settings are no good, stdout is closed, or a log is installed already.
+pub fn init(settings: &config::Telemetry) -> anyhow::Result<Telemetry> {
+    let (filter, level) = level::LogLevel::new(&settings.log_level)?;
+    let json = settings.log_format == LogFormat::Json;
+    let provider = settings.traces.then(|| traces::start(&settings.service)).transpose()?;
+    // A fork's own `#[instrument]` spans become children of the request's. Events stay out of them: the log redacts,
+    // the exporter does not.
+    let spans = provider.as_ref().map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer(env!("CARGO_PKG_NAME")))
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_filter(filter_fn(|metadata| metadata.is_span()))
+    });
+    LOG.start().context("starting the log")?;
+    Registry::default()
+        .with(filter)
+        .with(json.then(|| logs::Lines::new(settings)))
+        .with((!json).then(|| fmt::layer().with_writer(&LOG)))
+        .with(spans)
+        .try_init()?;
+    Ok(Telemetry { level, provider })
+}
+
+impl Telemetry {
+    /// Exports the last spans and writes the last lines, in `limit` all together; what is not done by then is given
+    /// up. Blocks: not for a thread of the runtime.
+    pub fn flush(self, limit: Duration) {
+        let start = Instant::now();
+        if let Some(provider) = self.provider {
+            // Spans wait for a collector that may be gone; the lines need next to nothing, but need that surely.
+            let limit = limit.mul_f32(0.8);
+            if !shut_down(provider, limit) {
+                tracing::warn!("the last spans were not exported");
+            }
+        }
+        LOG.flush(limit.saturating_sub(start.elapsed()));
+    }
+}
+
+/// On a thread of its own, since the SDK's own limit does not hold while an export is under way.
+fn shut_down(provider: SdkTracerProvider, limit: Duration) -> bool {
+    let (done, wait) = mpsc::channel();
+    let thread = thread::Builder::new().name("trace-flush".to_owned());
+    let spawned = thread.spawn(move || {
+        let _ = done.send(provider.shutdown_with_timeout(limit).is_ok());
+    });
+    spawned.is_ok() && wait.recv_timeout(limit).unwrap_or(false)
+}

@@ -2,7 +2,10 @@
 //!
 //! One value per request, reachable from everything that runs inside it, so that a query knows the time left and a log
 //! line knows its request without either being passed along.
-use opentelemetry::trace::{SpanContext, TraceContextExt};
+use opentelemetry::{
+    context::FutureExt,
+    trace::{SpanContext, TraceContextExt},
+};
 use std::{
     net::IpAddr,
     sync::{
@@ -59,9 +62,10 @@ impl Request {
         f64::from(self.spent[part as usize].load(Relaxed)) / 1000.0
     }
 
-    /// Runs `work` as this request.
+    /// Runs `work` as this request, with its span as the current one.
     pub async fn scope<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
-        CURRENT.scope(self, work).await
+        let otel = self.otel.clone();
+        CURRENT.scope(self, work.with_context(otel)).await
     }
 }
 

@@ -1,0 +1,216 @@
+//! One pass over a line of tracing-bunyan-formatter that makes it fit to print: no secret, no key twice, time to the
+//! millisecond, and the request it belongs to.
+use super::{redact, request};
+use opentelemetry::{Context, trace::TraceContextExt};
+use serde_json::Value;
+use std::io::Write;
+
+/// Fields whose text, when it is a JSON object, becomes part of the line instead of a quoted string.
+const SPLICED: [&[u8]; 2] = [b"err", b"settings"];
+
+/// The line being built, with room that is used again for the next one.
+#[derive(Default)]
+pub struct Line {
+    out: Vec<u8>,
+    fields: Vec<Field>,
+    /// One bit per hash of a key: a new key need not be compared with all the others.
+    seen: u64,
+    level_at: usize,
+}
+
+/// Where a field starts in `out`, and the length of its key.
+struct Field {
+    start: usize,
+    key: usize,
+}
+
+impl Line {
+    /// Rewrites one compact JSON object, flat but for what was logged as text. Answers with the line to print.
+    pub fn rewrite(&mut self, given: &[u8]) -> &[u8] {
+        self.out.clear();
+        self.fields.clear();
+        self.seen = 0;
+        self.out.push(b'{');
+        let mut scan = Scan(given.get(1..).unwrap_or_default());
+        while let Some((key, value)) = scan.field() {
+            self.field(key, value);
+        }
+        self.context();
+        self.out.pop_if(|last| *last == b',');
+        self.out.extend_from_slice(b"}\n");
+        &self.out
+    }
+
+    /// Gives memory back after an unusually long line.
+    pub fn shrink(&mut self) {
+        self.out.shrink_to(16 << 10);
+    }
+
+    fn field(&mut self, key: &[u8], value: &[u8]) {
+        match key {
+            b"time" => self.put(key, |out| millis(value, out)),
+            b"level" => {
+                self.put(key, |out| out.extend_from_slice(value));
+                self.level_at = self.out.len() - value.len() - 1;
+            }
+            b"fatal" if value == b"true" => {
+                self.out.get_mut(self.level_at..self.level_at + 2).map(|level| level.copy_from_slice(b"60"));
+            }
+            _ if redact::is_secret(key) => self.put(key, |out| json(redact::MASK, out)),
+            _ if SPLICED.contains(&key) || may_hide_json(value) => match clean(key, value) {
+                Some(text) => self.put(key, |out| out.extend_from_slice(text.as_bytes())),
+                None => self.put(key, |out| out.extend_from_slice(value)),
+            },
+            _ => self.put(key, |out| out.extend_from_slice(value)),
+        }
+    }
+
+    /// Appends a field; of two with the same key the later one stays.
+    fn put(&mut self, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+        if self.has(key) {
+            self.remove(key);
+        }
+        self.seen |= bit(key);
+        self.fields.push(Field { start: self.out.len(), key: key.len() });
+        self.out.push(b'"');
+        self.out.extend_from_slice(key);
+        self.out.extend_from_slice(b"\":");
+        value(&mut self.out);
+        self.out.push(b',');
+    }
+
+    fn has(&self, key: &[u8]) -> bool {
+        self.seen & bit(key) != 0 && self.fields.iter().any(|field| self.key(field) == key)
+    }
+
+    fn key(&self, field: &Field) -> &[u8] {
+        &self.out[field.start + 1..][..field.key]
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        let Some(at) = self.fields.iter().position(|field| self.key(field) == key) else { return };
+        let start = self.fields.remove(at).start;
+        let end = self.fields.get(at).map_or(self.out.len(), |next| next.start);
+        self.out.drain(start..end);
+        self.fields[at..].iter_mut().for_each(|field| field.start -= end - start);
+    }
+
+    /// Adds the ids of the request that the caller serves, where the event does not give its own.
+    fn context(&mut self) {
+        request::with_current(|request| {
+            if !self.has(b"request_id") {
+                self.put(b"request_id", |out| json(&request.id, out));
+            }
+            // The innermost span; without one entered, as in a destructor, the request's own.
+            if !Context::map_current(|context| self.span(context)) {
+                self.span(&request.otel);
+            }
+        });
+    }
+
+    fn span(&mut self, context: &Context) -> bool {
+        let span = context.span();
+        let ids = span.span_context();
+        if ids.is_valid() && !self.has(b"trace_id") && !self.has(b"span_id") {
+            self.put(b"trace_id", |out| shown(&format_args!("\"{}\"", ids.trace_id()), out));
+            self.put(b"span_id", |out| shown(&format_args!("\"{}\"", ids.span_id()), out));
+        }
+        ids.is_valid()
+    }
+}
+
+fn bit(key: &[u8]) -> u64 {
+    let (first, last) = (key.first().copied().unwrap_or(0), key.last().copied().unwrap_or(0));
+    1 << ((usize::from(first) * 7 + usize::from(last) * 3 + key.len()) % 64)
+}
+
+/// The text as a JSON string.
+fn json(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("writing text to memory cannot fail");
+}
+
+fn shown(text: &std::fmt::Arguments<'_>, out: &mut Vec<u8>) {
+    out.write_fmt(*text).expect("writing to memory cannot fail");
+}
+
+/// `"2026-11-22T15:04:05.1234Z"`, with none to nine digits, to exactly three.
+fn millis(value: &[u8], out: &mut Vec<u8>) {
+    let Some((second, rest)) = value.split_at_checked(b"\"2026-11-22T15:04:05".len()) else {
+        return out.extend_from_slice(value);
+    };
+    let digits = rest.iter().skip(1).take_while(|byte| byte.is_ascii_digit()).copied();
+    out.extend_from_slice(second);
+    out.push(b'.');
+    out.extend(digits.chain(*b"000").take(3));
+    out.extend_from_slice(b"Z\"");
+}
+
+/// Whether a value may hold structured text: JSON, also a quoted or truncated one, or the `Debug` form of a struct.
+/// A lone `{id}`, as in a route, does not count.
+fn may_hide_json(value: &[u8]) -> bool {
+    match value {
+        [b'"', b'{' | b'[' | b' ' | b'\\', ..] | [b'{' | b'[', ..] => true,
+        [b'"', ..] => value.windows(2).any(|pair| pair == b"{ " || pair == b"{\\"),
+        _ => false,
+    }
+}
+
+/// The value to print where it differs from the given one.
+fn clean(key: &[u8], value: &[u8]) -> Option<String> {
+    match serde_json::from_slice::<Value>(value).ok()? {
+        Value::String(text) => {
+            if SPLICED.contains(&key)
+                && let Ok(mut object @ Value::Object(_)) = serde_json::from_str(&text)
+            {
+                redact::value(&mut object);
+                return Some(object.to_string());
+            }
+            redact::text(&text).map(|clean| Value::from(clean).to_string())
+        }
+        mut nested => redact::value(&mut nested).then(|| nested.to_string()),
+    }
+}
+
+/// The fields that are still to be read.
+struct Scan<'a>(&'a [u8]);
+
+impl<'a> Scan<'a> {
+    /// The next key, without its quotes, and its value as written. `None` at the end, or where this is not the
+    /// compact JSON that it should be: the rest is then left out.
+    fn field(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let (key, rest) = self.0.split_at_checked(string_end(self.0)?)?;
+        let rest = rest.strip_prefix(b":")?;
+        let (value, rest) = rest.split_at_checked(value_end(rest)?)?;
+        self.0 = rest.strip_prefix(b",").unwrap_or_default();
+        Some((key.get(1..key.len() - 1)?, value))
+    }
+}
+
+/// The length of the string that `bytes` starts with, quotes included.
+fn string_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    if bytes.first() != Some(&b'"') {
+        return None;
+    }
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The length of the JSON value that `bytes` starts with.
+fn value_end(bytes: &[u8]) -> Option<usize> {
+    let (mut at, mut depth) = (0_usize, 0_usize);
+    loop {
+        match bytes.get(at)? {
+            b'"' => at += string_end(&bytes[at..])?,
+            b'}' | b']' | b',' if depth == 0 => return Some(at),
+            b'{' | b'[' => (at, depth) = (at + 1, depth + 1),
+            b'}' | b']' => (at, depth) = (at + 1, depth - 1),
+            _ => at += 1,
+        }
+    }
+}
