@@ -74,7 +74,7 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
                 if let RefOr::T(answer) = answer
                     && status.starts_with(['4', '5'])
                 {
-                    answer.content.insert("application/problem+json".to_owned(), problem());
+                    answer.content.insert("application/problem+json".to_owned(), problem().into());
                 }
             }
             let other = ResponseBuilder::new().description("Any other refusal").content("application/problem+json", problem());

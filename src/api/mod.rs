@@ -1,5 +1,7 @@
 //! The public surface: every resource, and every layer a request passes, outermost first.
 mod accounts;
+#[cfg(test)]
+mod actors;
 mod bookmarks; // example
 mod docs;
 mod sessions;
@@ -14,7 +16,7 @@ use crate::{
         security, session,
     },
 };
-use axum::{Json, Router, extract::FromRef, http::Uri, middleware::from_fn_with_state, routing::get};
+use axum::{Json, Router, http::Uri, middleware::from_fn_with_state, routing::get};
 use serde::Serialize;
 use tower::ServiceBuilder;
 use utoipa::openapi::OpenApi;

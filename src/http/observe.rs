@@ -44,8 +44,7 @@ pub async fn observe(State(observe): State<Observe>, request: Request, next: Nex
             headers.insert(request_id::HEADER, id);
         }
         security::add_headers(headers);
-        let route = route.as_ref().map_or("<unmatched>", MatchedPath::as_str);
-        report(&current, &method, route, &response, start.elapsed());
+        report(&current, &method, route.as_ref().map(MatchedPath::as_str), &response, start.elapsed());
         response
     };
     current.clone().scope(work).await
@@ -79,9 +78,9 @@ async fn answer(request: Request, next: Next, deadline: Instant) -> Response {
     }
 }
 
-fn report(current: &Current, method: &Method, route: &str, response: &Response, took: Duration) {
-    metrics::request_finished(method, route, response.status().as_u16(), took);
-    log(current, method, route, response, took);
+fn report(current: &Current, method: &Method, route: Option<&str>, response: &Response, took: Duration) {
+    metrics::request_finished(method, route, response.status(), took);
+    log(current, method, route.unwrap_or("<unmatched>"), response, took);
     traces::end_server_span(&current.otel, method, route, response.status());
 }
 

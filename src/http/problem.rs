@@ -157,6 +157,13 @@ impl From<postgres::Error> for Problem {
     }
 }
 
+/// A statement inside a transaction.
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        postgres::Error::from(error).into()
+    }
+}
+
 impl From<redis::Error> for Problem {
     fn from(error: redis::Error) -> Self {
         match error {

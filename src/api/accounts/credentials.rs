@@ -46,7 +46,7 @@ impl Password {
     }
 
     /// A password somebody chooses now: long enough, and not one that is tried first.
-    fn chosen(self, field: &str) -> Result<String, Problem> {
+    pub fn chosen(self, field: &str) -> Result<String, Problem> {
         let password = self.into_inner();
         if password.chars().count() < 8 {
             return Err(Problem::invalid(field, "must have 8 to 128 characters"));

@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// An `http` or `https` address of at most 2,048 characters.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Text<1, 2048>")]
-#[schema(value_type = String, format = Uri, max_length = 2048)]
+#[schema(value_type = String, format = "uri", max_length = 2048)]
 pub struct WebAddress(pub String);
 
 impl TryFrom<Text<1, 2048>> for WebAddress {

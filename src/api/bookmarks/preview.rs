@@ -66,8 +66,9 @@ async fn fetch(key: String, redis: Redis, upstream: Outbound, url: String) -> Re
     let preview: Preview = upstream.get_json("preview", &[("url", &url)]).await.map_err(Arc::new)?;
     if let Ok(json) = serde_json::to_vec(&preview) {
         // A preview that could not be kept is asked for again.
-        let keep = redis.run::<()>("preview keep", redis::cmd("SET").arg(&key).arg(json).arg("EX").arg(KEPT_SECONDS));
-        keep.await.unwrap_or_default();
+        let mut keep = redis::cmd("SET");
+        keep.arg(&key).arg(json).arg("EX").arg(KEPT_SECONDS);
+        redis.run::<()>("preview keep", &keep).await.unwrap_or_default();
     }
     Ok(preview)
 }

@@ -4,7 +4,7 @@ use crate::config::Rate;
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Most clients remembered; beyond it the idle ones go first, then all.
@@ -39,6 +39,7 @@ impl Buckets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_burst_passes_and_then_one_per_interval() {

@@ -66,7 +66,7 @@ impl Sessions {
         alone: bool,
     ) -> anyhow::Result<Result<(Token, Session), Error>> {
         let token = Token::new(account_id)?;
-        let handle = Uuid::new_v4();
+        let handle = Uuid::now_v7();
         let user_agent: String = user_agent.chars().take(200).collect();
         let facts = serde_json::to_string(&Facts { email: email.into(), user_agent: user_agent.as_str().into() })?;
         let mut call = CREATE.key(self.key(account_id));
