@@ -1,9 +1,11 @@
-//! What the process leans on: each service behind a handle that answers or fails in bounded time and recovers by itself.
+//! What the process leans on: each behind a handle that answers or fails in bounded time, and recovers by itself.
 //!
-//! - [`postgres`]: connections, bounded waits, transactions
-//! - [`redis`]: one shared connection, rebuilt when it stops answering
-//! - [`outbound`]: the only maker of HTTP clients; [`breaker`] spares an upstream that keeps failing
+//! - [`postgres`]: connections, transactions; [`idempotency`] keeps answers beside their effects
+//! - [`redis`]: one connection for all
+//! - [`outbound`]: another service over HTTP; [`breaker`] spares one that keeps failing
+//! - [`passwords`]: hashing, off the runtime's threads
 //! - [`migrate`]: brings the schema up to date
+pub mod breaker;
 pub mod idempotency;
 pub mod migrate;
 pub mod outbound;
