@@ -33,7 +33,7 @@ pub fn provider(service: &str) -> Result<SdkTracerProvider, ExporterBuildError> 
     Ok(SdkTracerProvider::builder().with_span_processor(bounded(otlp)).with_resource(resource).build())
 }
 
-fn bounded(exporter: impl SpanExporter + 'static) -> Bounded {
+pub(super) fn bounded(exporter: impl SpanExporter + 'static) -> Bounded {
     let queued = Arc::new(AtomicUsize::new(0));
     let exporter = Counted { exporter, queued: Arc::clone(&queued), warned: Mutex::new(None) };
     let config = BatchConfigBuilder::default().with_max_queue_size(QUEUE).build();
@@ -42,7 +42,7 @@ fn bounded(exporter: impl SpanExporter + 'static) -> Bounded {
 
 /// The SDK's batch processor, which drops spans without telling anyone when its queue is full: so it never is.
 #[derive(Debug)]
-struct Bounded {
+pub(super) struct Bounded {
     batches: BatchSpanProcessor,
     queued: Arc<AtomicUsize>,
 }

@@ -111,11 +111,17 @@ impl Line {
     fn span(&mut self, context: &Context) -> bool {
         let span = context.span();
         let ids = span.span_context();
-        if ids.is_valid() && !self.has(b"trace_id") && !self.has(b"span_id") {
-            self.put(b"trace_id", |out| shown(&format_args!("\"{}\"", ids.trace_id()), out));
-            self.put(b"span_id", |out| shown(&format_args!("\"{}\"", ids.span_id()), out));
+        if ids.is_valid() {
+            self.id(b"trace_id", format_args!("\"{}\"", ids.trace_id()));
+            self.id(b"span_id", format_args!("\"{}\"", ids.span_id()));
         }
         ids.is_valid()
+    }
+
+    fn id(&mut self, key: &[u8], id: std::fmt::Arguments<'_>) {
+        if !self.has(key) {
+            self.put(key, |out| out.write_fmt(id).expect("writing to memory cannot fail"));
+        }
     }
 }
 
@@ -127,10 +133,6 @@ fn bit(key: &[u8]) -> u64 {
 /// The text as a JSON string.
 fn json(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("writing text to memory cannot fail");
-}
-
-fn shown(text: &std::fmt::Arguments<'_>, out: &mut Vec<u8>) {
-    out.write_fmt(*text).expect("writing to memory cannot fail");
 }
 
 /// `"2026-11-22T15:04:05.1234Z"`, with none to nine digits, to exactly three.

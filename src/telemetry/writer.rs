@@ -176,6 +176,13 @@ mod tests {
         time::Instant,
     };
 
+    impl Sink {
+        /// What waits to be written.
+        pub fn taken(&self) -> String {
+            String::from_utf8(mem::take(&mut self.lock().pending)).unwrap()
+        }
+    }
+
     fn sink() -> &'static Sink {
         Box::leak(Box::new(Sink::new()))
     }

@@ -1,0 +1,4 @@
+//! The room as the others see it: lines, spans, and a whole process that logs, traces and panics.
+mod lines;
+mod process;
+mod spans;
