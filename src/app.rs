@@ -29,7 +29,7 @@ impl App {
     /// When a setting cannot be used after all, for example a certificate store that is not there.
     pub fn connect(config: &Config) -> anyhow::Result<Self> {
         let redis = Redis::new(&config.redis_url, &config.redis_prefix)?;
-        let outbound = config.preview_url.as_ref().map(|url| Outbound::new(url.clone(), config.preview_timeout));
+        let outbound = config.preview_url.as_ref().map(|url| Outbound::new(url, config.preview_timeout));
         Ok(Self {
             postgres: Postgres::new(&config.database_url, config.database_max_connections)?,
             outbound: outbound.transpose()?,

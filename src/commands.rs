@@ -26,8 +26,12 @@ pub fn run() -> ExitCode {
         [] | ["serve"] => with_settings(crate::serve),
         ["migrate"] => with_settings(migrate),
         ["check-config"] => with_settings(|config| print(&config.to_lines())),
-        ["healthcheck"] => with_settings(|config| ops::healthcheck(config.ops_addr()).map(|()| ExitCode::SUCCESS)),
-        ["openapi"] => report(api::document().to_pretty_json().map_err(Into::into).and_then(|json| print(&json))),
+        ["healthcheck"] => {
+            with_settings(|config| ops::healthcheck(config.ops_addr()).map(|()| ExitCode::SUCCESS))
+        }
+        ["openapi"] => {
+            report(api::document().to_pretty_json().map_err(Into::into).and_then(|json| print(&json)))
+        }
         ["-h" | "--help" | "help"] => report(print(HELP)),
         _ => {
             eprint!("server: unknown arguments {arguments:?}\n\n{HELP}");

@@ -7,7 +7,10 @@ use app::{
     app::App,
     config::Config,
     ops::{self, Health},
-    server::{self, drain::{self, Conductor}},
+    server::{
+        self,
+        drain::{self, Conductor},
+    },
     telemetry,
 };
 use std::{process::ExitCode, time::Duration};
@@ -41,13 +44,21 @@ async fn live(config: &Config) -> anyhow::Result<bool> {
     let mut signals = commands::Signals::install()?;
     let app = App::connect(config)?;
     let health = Health::default();
-    let public = TcpListener::bind(config.public_addr()).await.with_context(|| format!("PORT {}", config.port))?;
-    let operations = TcpListener::bind(config.ops_addr()).await.with_context(|| format!("OPS_PORT {}", config.ops_port))?;
+    let public =
+        TcpListener::bind(config.public_addr()).await.with_context(|| format!("PORT {}", config.port))?;
+    let operations = TcpListener::bind(config.ops_addr())
+        .await
+        .with_context(|| format!("OPS_PORT {}", config.ops_port))?;
     announce(config, &public, &operations)?;
 
     let (conductor, aside) = (Conductor::new(config.shutdown), Conductor::new(config.shutdown));
     let mut background = JoinSet::new();
-    background.spawn(server::serve(operations, ops::router(health.clone()), 100, aside.drain()));
+    background.spawn(server::serve(
+        operations,
+        ops::router(health.clone(), app.postgres.clone()),
+        100,
+        aside.drain(),
+    ));
     background.spawn(health.clone().watch(app.clone()));
     let router = api::router(app.clone(), config);
     let serving = tokio::spawn(server::serve(public, router, config.max_connections, conductor.drain()));
@@ -64,7 +75,9 @@ async fn live(config: &Config) -> anyhow::Result<bool> {
 }
 
 fn announce(config: &Config, public: &TcpListener, operations: &TcpListener) -> anyhow::Result<()> {
-    let settings = serde_json::to_string(&config.effective.iter().cloned().collect::<std::collections::BTreeMap<_, _>>())?;
+    let settings = serde_json::to_string(
+        &config.effective.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+    )?;
     let (port, ops_port) = (public.local_addr()?.port(), operations.local_addr()?.port());
     tracing::info!(port, ops_port, worker_threads = config.worker_threads, settings, "listening");
     Ok(())

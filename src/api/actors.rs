@@ -1,6 +1,13 @@
 //! For tests: the real service on a free port with its own database, and the people who use it.
-#![expect(clippy::disallowed_methods, reason = "tests have their own client and find the servers they were given")]
-use crate::{app::App, config::Config, server::{self, drain::Conductor}};
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests have their own client and find the servers they were given"
+)]
+use crate::{
+    app::App,
+    config::Config,
+    server::{self, drain::Conductor},
+};
 use axum::http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
@@ -43,7 +50,8 @@ impl Service {
     /// Starts with other settings. The database is the test's own, the keys in Redis have a prefix of their own.
     pub async fn start_with(pool: &PgPool, change: impl FnOnce(&mut Config)) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let mut config = Config::from_lookup(|name| Ok(given(name))).expect("scripts/services sets both URLs");
+        let mut config =
+            Config::from_lookup(|name| Ok(given(name))).expect("scripts/services sets both URLs");
         config.database_url = pool.connect_options().to_url_lossy().to_string().into();
         config.redis_prefix = format!("test:{}:", Uuid::now_v7());
         config.preview_url = None;
@@ -98,7 +106,13 @@ impl Actor<'_> {
     }
 
     /// Sends JSON, or nothing, with more headers; keeps the session cookie of the answer.
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Answer {
         let mut request = self.request(method, path);
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -17,7 +17,9 @@ use utoipa_swagger_ui::Config;
 #[derive(OpenApi)]
 #[openapi(
     components(schemas(ProblemBody)),
-    info(description = "Errors are `application/problem+json`. Sign up or in first: the session is a cookie.")
+    info(
+        description = "Errors are `application/problem+json`. Sign up or in first: the session is a cookie."
+    )
 )]
 struct Document;
 
@@ -59,10 +61,12 @@ async fn asset(
     Extension(config): Extension<Arc<Config<'static>>>,
     Path(file): Path<String>,
 ) -> Result<Response, Problem> {
-    let found = utoipa_swagger_ui::serve(&file, config).map_err(|error| Problem::internal(anyhow::anyhow!("{error}")))?;
+    let found = utoipa_swagger_ui::serve(&file, config)
+        .map_err(|error| Problem::internal(anyhow::anyhow!("{error}")))?;
     let file = found.ok_or_else(Problem::not_found)?;
     // The files change with the binary only.
-    let headers = [(header::CONTENT_TYPE, file.content_type), (header::CACHE_CONTROL, "max-age=3600".to_owned())];
+    let headers =
+        [(header::CONTENT_TYPE, file.content_type), (header::CACHE_CONTROL, "max-age=3600".to_owned())];
     Ok((headers, Body::from(file.bytes.into_owned())).into_response())
 }
 
@@ -77,7 +81,9 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
                     answer.content.insert("application/problem+json".to_owned(), problem().into());
                 }
             }
-            let other = ResponseBuilder::new().description("Any other refusal").content("application/problem+json", problem());
+            let other = ResponseBuilder::new()
+                .description("Any other refusal")
+                .content("application/problem+json", problem());
             operation.responses.responses.insert("default".to_owned(), other.build().into());
         }
     }

@@ -32,7 +32,8 @@ fn resources() -> OpenApiRouter<App> {
 
 /// The public router.
 pub fn router(app: App, config: &Config) -> Router {
-    let observe = Observe { request_timeout: config.request_timeout, trusted_proxies: config.trusted_proxies };
+    let observe =
+        Observe { request_timeout: config.request_timeout, trusted_proxies: config.trusted_proxies };
     let admission = Admission::new(config.max_in_flight, config.queue_wait);
     let limits = from_fn_with_state(app.clone(), session::identify);
 

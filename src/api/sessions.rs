@@ -95,7 +95,8 @@ pub async fn create(
     };
     let (token, session) = start(&sessions, account.id, &account.email, &headers, false).await?;
     end_presented(&sessions, old).await?;
-    Ok((StatusCode::CREATED, cookie(&sessions, &token), axum::Json(CurrentSession::from(session))).into_response())
+    Ok((StatusCode::CREATED, cookie(&sessions, &token), axum::Json(CurrentSession::from(session)))
+        .into_response())
 }
 
 /// The session that asks.
@@ -190,7 +191,8 @@ pub async fn start(
     headers: &HeaderMap,
     alone: bool,
 ) -> Result<(Token, Session), Problem> {
-    let user_agent = headers.get(header::USER_AGENT).map_or("".into(), |value| String::from_utf8_lossy(value.as_bytes()));
+    let user_agent =
+        headers.get(header::USER_AGENT).map_or("".into(), |value| String::from_utf8_lossy(value.as_bytes()));
     let started = sessions.create(account_id, email, &user_agent, alone).await.map_err(Problem::internal)?;
     Ok(started?)
 }

@@ -68,6 +68,11 @@ impl Breaker {
         }
     }
 
+    /// Whether calls are let through.
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.state(), State::Closed(_))
+    }
+
     fn settle(&self, probe: bool, failed: bool, now: Instant) {
         let mut state = self.state();
         match &mut *state {

@@ -1,8 +1,16 @@
 //! Calls to other services over HTTP: the only maker of HTTP clients.
 use super::breaker::Breaker;
-use crate::telemetry::request::{self, Part, Stopwatch};
-use anyhow::{anyhow, ensure};
-use reqwest::{Client, Response, StatusCode, header, redirect};
+use crate::{
+    config::Secret,
+    telemetry::{
+        metrics,
+        request::{self, Part, Stopwatch},
+        traces::ClientSpan,
+    },
+};
+use anyhow::{Context, anyhow, ensure};
+use opentelemetry::KeyValue;
+use reqwest::{Client, Method, Response, StatusCode, header, redirect};
 use serde::de::DeserializeOwned;
 use std::{
     error, fmt,
@@ -50,7 +58,8 @@ impl Outbound {
     ///
     /// # Errors
     /// When `base` is not an HTTP URL, or there is no TLS provider or root certificate.
-    pub fn new(base: Url, timeout: Duration) -> anyhow::Result<Self> {
+    pub fn new(base: &Secret, timeout: Duration) -> anyhow::Result<Self> {
+        let base = Url::parse(base.expose()).ok().context("not a URL")?;
         ensure!(matches!(base.scheme(), "http" | "https") && base.has_host(), "not an HTTP URL");
         Ok(Self(Arc::new(Upstream {
             client: client()?,
@@ -58,6 +67,11 @@ impl Outbound {
             timeout,
             breaker: Breaker::new(Instant::now()),
         })))
+    }
+
+    /// Whether it has answered well enough lately to be called.
+    pub fn is_up(&self) -> bool {
+        self.0.breaker.is_closed()
     }
 
     /// Fetches the JSON at `path` below the base URL. Takes at most this client's time-out, less when the request has
@@ -93,9 +107,7 @@ impl Upstream {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<anyhow::Result<T>, Error> {
-        // The request's trace context goes into the headers here.
-        let request = self.client.get(self.url(path, query)).header(header::ACCEPT, "application/json");
-        let response = request.send().await.map_err(Error::of)?;
+        let response = self.send(self.url(path, query)).await?;
         let status = response.status();
         if declines(status) {
             return Ok(Err(anyhow!("status {status}")));
@@ -108,6 +120,31 @@ impl Upstream {
         }
         let body = read(response).await?;
         serde_json::from_slice(&body).map(Ok).map_err(|error| Error::BadAnswer(error.into()))
+    }
+
+    /// Sends the request under a span of its own, and counts how it went.
+    async fn send(&self, url: Url) -> Result<Response, Error> {
+        let host = self.base.host_str().unwrap_or_default();
+        let mut span = ClientSpan::start("GET", || {
+            vec![
+                KeyValue::new("http.request.method", "GET"),
+                KeyValue::new("server.address", host.to_owned()),
+            ]
+        });
+        let mut request =
+            self.client.get(url).header(header::ACCEPT, "application/json").build().map_err(Error::of)?;
+        span.inject(request.headers_mut());
+        let start = Instant::now();
+        let result = self.client.execute(request).await.map_err(Error::of);
+        match &result {
+            Ok(response) => {
+                span.set(|| KeyValue::new("http.response.status_code", i64::from(response.status().as_u16())))
+            }
+            Err(error) => span.fail(error.kind()),
+        }
+        let outcome = result.as_ref().map(Response::status).map_err(Error::kind);
+        metrics::http_client_request(&Method::GET, host, outcome, start.elapsed());
+        result
     }
 
     /// Never leaves the base: `..` is dropped, and everything else is escaped.
@@ -157,6 +194,16 @@ fn client() -> anyhow::Result<Client> {
 }
 
 impl Error {
+    /// For metrics and spans.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "open",
+            Self::Timeout => "timeout",
+            Self::BadAnswer(_) => "bad_answer",
+            Self::Unreachable(_) => "unreachable",
+        }
+    }
+
     fn of(error: reqwest::Error) -> Self {
         if error.is_timeout() {
             return Self::Timeout;

@@ -12,13 +12,15 @@ use tokio::sync::Semaphore;
 
 /// OWASP's floor: 19 MiB, two passes, one lane. About 25 ms on one core.
 static ARGON2: LazyLock<Argon2> = LazyLock::new(|| {
-    let params = Params::new(19 * 1024, 2, 1, None).expect("the parameters are constants within the allowed range");
+    let params =
+        Params::new(19 * 1024, 2, 1, None).expect("the parameters are constants within the allowed range");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 });
 
 /// What an unknown account's password is checked against, so that the answer takes as long as for a known one. The hash
 /// of 32 random bytes that were thrown away.
-const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$046sgMlW5aNVRAQq4vJiOg$cS79tuNNfB+DpzrNtai5vRSiVOqwYO+IUGZgQtZ0B28";
+const DECOY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$046sgMlW5aNVRAQq4vJiOg$cS79tuNNfB+DpzrNtai5vRSiVOqwYO+IUGZgQtZ0B28";
 
 /// How long a sign-in waits for its turn before it is refused.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
@@ -53,7 +55,8 @@ impl Passwords {
     pub async fn verify(&self, password: String, known: Option<String>) -> Result<bool, Error> {
         self.run(move || {
             let phc = known.as_deref().unwrap_or(DECOY);
-            let parsed = PasswordHash::new(phc).map_err(|error| anyhow::anyhow!("stored password hash: {error}"))?;
+            let parsed =
+                PasswordHash::new(phc).map_err(|error| anyhow::anyhow!("stored password hash: {error}"))?;
             Ok(ARGON2.verify_password(password.as_bytes(), &parsed).is_ok() && known.is_some())
         })
         .await

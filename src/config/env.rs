@@ -113,20 +113,20 @@ impl<'a> Reader<'a> {
         Secret(String::new())
     }
 
-    pub fn optional_url(&mut self, name: &'static str) -> Option<Url> {
+    /// The URL as given; it may hold a password.
+    pub fn optional_url(&mut self, name: &'static str) -> Option<Secret> {
         let Some(value) = self.given(name) else {
             self.effective.push((name, String::new()));
             return None;
         };
-        let url =
-            Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        match &url {
-            Some(url) => self.effective.push((name, masked(url))),
+        match Url::parse(&value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        {
+            Some(url) => self.effective.push((name, masked(&url))),
             None => self
                 .errors
                 .push(format!("{name} must be an http:// or https:// URL (its value is not shown)")),
         }
-        url
+        Some(Secret(value))
     }
 
     pub fn telemetry(&mut self) -> Telemetry {

@@ -9,7 +9,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
-use url::Url;
 
 /// The package's name, so a generated service reports its own.
 pub const PACKAGE: &str = env!("CARGO_PKG_NAME");
@@ -24,7 +23,7 @@ pub struct Config {
     pub database_max_connections: usize,
     pub redis_url: Secret,
     pub redis_prefix: String,
-    pub preview_url: Option<Url>,
+    pub preview_url: Option<Secret>,
     pub preview_timeout: Duration,
     pub request_timeout: Duration,
     pub shutdown: Shutdown,

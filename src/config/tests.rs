@@ -54,10 +54,7 @@ fn no_secret_is_printed() {
     let config =
         read(&[("PREVIEW_URL", "http://u:preview-canary@up/?password=query-canary&a=b")]).expect("valid");
     let shown = format!("{}{config:?}", config.to_lines());
-    assert!(
-        !shown.replace(config.preview_url.as_ref().map_or("", Url::as_str), "").contains("-canary"),
-        "{shown}"
-    );
+    assert!(!shown.contains("-canary"), "{shown}");
     assert!(shown.contains("DATABASE_URL=postgres://u:[REDACTED]@h/d"), "{shown}");
 
     let errors = read(&[("DATABASE_URL", "oracle://u:pg-canary@h"), ("REDIS_URL", "redis-canary")])

@@ -45,7 +45,11 @@ impl Admission {
 }
 
 /// Runs the request once it has a place.
-pub async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Result<Response, Problem> {
+pub async fn admit(
+    State(admission): State<Admission>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     let _place = admission.enter().await?;
     Ok(next.run(request).await)
 }

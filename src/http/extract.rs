@@ -41,7 +41,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// 413 for a body whose declared length is over the limit, before a byte of it is read.
 pub fn refuse_declared_too_large(headers: &HeaderMap) -> Result<(), Problem> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > BODY_LIMIT as u64) { Err(too_large()) } else { Ok(()) }
 }
 
@@ -66,7 +67,9 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let message = error.inner().to_string();
         // A repeated key is broken JSON to most readers, though serde calls it a data error.
-        if error.inner().classify() != serde_json::error::Category::Data || message.starts_with("duplicate field") {
+        if error.inner().classify() != serde_json::error::Category::Data
+            || message.starts_with("duplicate field")
+        {
             return broken(error.inner());
         }
         invalid(&error.path().to_string(), &message)

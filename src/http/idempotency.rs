@@ -31,7 +31,8 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
         let Some(value) = parts.headers.get(HEADER) else {
             return Ok(Self(None));
         };
-        let sound = |key: &&str| (1..=255).contains(&key.len()) && key.bytes().all(|b| (b' '..=b'~').contains(&b));
+        let sound =
+            |key: &&str| (1..=255).contains(&key.len()) && key.bytes().all(|b| (b' '..=b'~').contains(&b));
         match value.to_str().ok().filter(sound) {
             Some(key) => Ok(Self(Some(key.to_owned()))),
             None => Err(Problem::invalid(HEADER, "must have 1 to 255 printable ASCII characters")),
@@ -55,7 +56,8 @@ pub async fn once(
     let Some(key) = key.0 else {
         return Ok(answer(db.run("create", effect).await?));
     };
-    let fingerprint = Sha256::digest(serde_json::to_vec(body).map_err(|error| Problem::internal(error.into()))?);
+    let fingerprint =
+        Sha256::digest(serde_json::to_vec(body).map_err(|error| Problem::internal(error.into()))?);
     match idempotency::once(db, account_id, &key, &fingerprint, effect).await? {
         Outcome::Done(stored) => Ok(answer(stored)),
         Outcome::Replayed(stored) => {

@@ -1,9 +1,5 @@
 //! The outermost layer: gives each request its id, deadline and span, and tells of it when it is done.
-use super::{
-    Problem,
-    problem::Refusal,
-    request_id, security,
-};
+use super::{Problem, problem::Refusal, request_id, security};
 use crate::telemetry::{
     logs, metrics,
     request::{Part, Request as Current},

@@ -78,7 +78,11 @@ impl Problem {
     }
 
     pub fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This route does not have that method.")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "This route does not have that method.",
+        )
     }
 
     /// 503 for a moment of too much work.
@@ -89,9 +93,13 @@ impl Problem {
 
     /// 503 for a dependency that does not answer.
     pub fn unavailable(source: anyhow::Error) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "A part of the service is down; try again soon.")
-            .retry_after(Duration::from_secs(1))
-            .because(source)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "A part of the service is down; try again soon.",
+        )
+        .retry_after(Duration::from_secs(1))
+        .because(source)
     }
 
     /// 500: a fault of ours, its cause in the log only.
@@ -179,7 +187,8 @@ impl From<Arc<outbound::Error>> for Problem {
         match &*error {
             outbound::Error::Open { retry_after } => {
                 let detail = "The upstream fails too often; try again soon.";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable", detail).retry_after(*retry_after)
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable", detail)
+                    .retry_after(*retry_after)
             }
             outbound::Error::Timeout => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The upstream took too long.")

@@ -1,7 +1,10 @@
 //! Headers and refusals that protect browsers and caches from one another.
 use super::{Problem, extract};
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts, uri::Authority},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts,
+        uri::Authority,
+    },
     response::{IntoResponse, Response},
 };
 use tower_http::csrf::{CsrfLayer, ProtectionError};

@@ -1,9 +1,5 @@
 //! Readiness as one value: who may change it, and what the probes say of it.
-use crate::{
-    app::App,
-    backing::migrate,
-    telemetry::metrics,
-};
+use crate::{app::App, backing::migrate, telemetry::metrics};
 use axum::{
     Json,
     http::StatusCode,
@@ -38,7 +34,11 @@ impl Health {
     }
 
     fn set(&self, bit: u8, on: bool) {
-        if on { self.0.fetch_or(bit, Relaxed) } else { self.0.fetch_and(!bit, Relaxed) };
+        if on {
+            self.0.fetch_or(bit, Relaxed)
+        } else {
+            self.0.fetch_and(!bit, Relaxed)
+        };
     }
 
     fn is(&self, bit: u8) -> bool {
@@ -51,6 +51,9 @@ impl Health {
             let (schema, redis) = tokio::join!(app.postgres.schema_version(), app.redis.ping());
             self.note("postgres", POSTGRES_UP, schema.as_ref().err().map(|error| error as _));
             self.note("redis", REDIS_UP, redis.as_ref().err().map(|error| error as _));
+            if let Some(upstream) = &app.outbound {
+                metrics::dependency_up("preview", upstream.is_up());
+            }
             if !self.is(STARTED) && redis.is_ok() {
                 self.set(STARTED, schema.is_ok_and(|version| version >= migrate::newest_version()));
             }

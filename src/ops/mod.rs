@@ -12,20 +12,28 @@ mod probe;
 pub use health::Health;
 pub use probe::healthcheck;
 
-use crate::{http::Problem, telemetry::metrics};
-use axum::{Json, Router, extract::State, http::header, routing::get};
+use crate::{backing::postgres::Postgres, http::Problem, telemetry::metrics};
+use axum::{Json, Router, extract::State, http::header, response::IntoResponse, routing::get};
 use chrono::DateTime;
 use serde::Serialize;
 
-pub fn router(health: Health) -> Router {
+pub fn router(health: Health, postgres: Postgres) -> Router {
+    metrics::build_info(env!("CARGO_PKG_VERSION"), env!("BUILD_REVISION"));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(async |State(health): State<Health>| health))
         .with_state(health)
-        .route("/metrics", get(async || ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render())))
+        .route("/metrics", get(show_metrics))
+        .with_state(postgres)
         .route("/version", get(async || Json(version())))
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
+}
+
+async fn show_metrics(State(postgres): State<Postgres>) -> impl IntoResponse {
+    let (used, idle) = postgres.connections();
+    metrics::db_connections(used, idle);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render())
 }
 
 /// What runs here, and what built it.

@@ -15,7 +15,8 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub fn healthcheck(bound: SocketAddr) -> anyhow::Result<()> {
     let host = if bound.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { bound.ip() };
     let address = SocketAddr::new(host, bound.port());
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT).with_context(|| format!("nothing answers on {address}"))?;
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)
+        .with_context(|| format!("nothing answers on {address}"))?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();

@@ -1,4 +1,5 @@
 //! What the process tells about itself: log lines, metrics, traces.
+pub mod call;
 mod export;
 pub mod level;
 mod line;

@@ -16,9 +16,16 @@ impl TryFrom<Text<3, 254>> for Email {
     fn try_from(text: Text<3, 254>) -> Result<Self, Self::Error> {
         // Whether an address exists only a mail can tell; this refuses what cannot be one.
         let sound = |(local, domain): (&str, &str)| {
-            !local.is_empty() && !domain.is_empty() && !domain.contains('@') && !text.contains(char::is_whitespace)
+            !local.is_empty()
+                && !domain.is_empty()
+                && !domain.contains('@')
+                && !text.contains(char::is_whitespace)
         };
-        if text.split_once('@').is_some_and(sound) { Ok(Self(text.into_inner())) } else { Err("must be an email address") }
+        if text.split_once('@').is_some_and(sound) {
+            Ok(Self(text.into_inner()))
+        } else {
+            Err("must be an email address")
+        }
     }
 }
 

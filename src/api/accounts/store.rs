@@ -15,7 +15,11 @@ pub struct Account {
 }
 
 /// `None` when the address is taken.
-pub async fn insert(conn: &mut PgConnection, email: &str, password_hash: &str) -> sqlx::Result<Option<Account>> {
+pub async fn insert(
+    conn: &mut PgConnection,
+    email: &str,
+    password_hash: &str,
+) -> sqlx::Result<Option<Account>> {
     let sql = "INSERT INTO accounts (id, email, password_hash) VALUES ($1, $2, $3) \
                ON CONFLICT DO NOTHING RETURNING id, email, created_at";
     sqlx::query_as(sql).bind(Uuid::now_v7()).bind(email).bind(password_hash).fetch_optional(conn).await

@@ -14,7 +14,8 @@ impl TryFrom<Text<1, 2048>> for WebAddress {
     type Error = &'static str;
 
     fn try_from(text: Text<1, 2048>) -> Result<Self, Self::Error> {
-        let sound = url::Url::parse(&text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let sound = url::Url::parse(&text)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if sound { Ok(Self(text.into_inner())) } else { Err("must be an http or https URL") }
     }
 }
@@ -29,7 +30,11 @@ impl TryFrom<Vec<Text<1, 50>>> for Tags {
     type Error = &'static str;
 
     fn try_from(tags: Vec<Text<1, 50>>) -> Result<Self, Self::Error> {
-        if tags.len() > 20 { Err("must have at most 20 tags") } else { Ok(Self(tags.into_iter().map(Text::into_inner).collect())) }
+        if tags.len() > 20 {
+            Err("must have at most 20 tags")
+        } else {
+            Ok(Self(tags.into_iter().map(Text::into_inner).collect()))
+        }
     }
 }
 

@@ -107,7 +107,11 @@ pub async fn show(
 ) -> Result<Response, Problem> {
     let bookmark = store::find(&db, session.account_id, id).await?.ok_or_else(Problem::not_found)?;
     let unchanged = names(&headers, header::IF_NONE_MATCH, &bookmark.etag()).unwrap_or(false);
-    Ok(if unchanged { (StatusCode::NOT_MODIFIED, etag(&bookmark)).into_response() } else { bookmark.into_response() })
+    Ok(if unchanged {
+        (StatusCode::NOT_MODIFIED, etag(&bookmark)).into_response()
+    } else {
+        bookmark.into_response()
+    })
 }
 
 /// Replaces a bookmark that has not changed since it was read.
@@ -150,7 +154,11 @@ pub async fn delete(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let old = unchanged(&db, session.account_id, id, &headers).await?;
-    if store::delete(&db, session.account_id, id, old.version).await? { Ok(StatusCode::NO_CONTENT) } else { Err(stale()) }
+    if store::delete(&db, session.account_id, id, old.version).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(stale())
+    }
 }
 
 /// What the bookmarked page says of itself; asked of the upstream at most once an hour.

@@ -37,9 +37,15 @@ pub struct Previews(Arc<Mutex<HashMap<String, WeakShared<Work>>>>);
 impl Previews {
     /// # Errors
     /// As the upstream's: 502, 503 or 504. Redis being away costs the cache only.
-    pub async fn get(&self, redis: &Redis, upstream: &Outbound, bookmark: &Bookmark) -> Result<Preview, Problem> {
+    pub async fn get(
+        &self,
+        redis: &Redis,
+        upstream: &Outbound,
+        bookmark: &Bookmark,
+    ) -> Result<Preview, Problem> {
         let key = redis.key(&format!("preview:{:x}", Sha256::digest(&bookmark.url)));
-        let cached: Option<Vec<u8>> = redis.run("preview read", redis::cmd("GET").arg(&key)).await.unwrap_or_default();
+        let cached: Option<Vec<u8>> =
+            redis.run("preview read", redis::cmd("GET").arg(&key)).await.unwrap_or_default();
         if let Some(preview) = cached.and_then(|json| serde_json::from_slice(&json).ok()) {
             return Ok(preview);
         }
@@ -62,7 +68,12 @@ impl Previews {
     }
 }
 
-async fn fetch(key: String, redis: Redis, upstream: Outbound, url: String) -> Result<Preview, Arc<outbound::Error>> {
+async fn fetch(
+    key: String,
+    redis: Redis,
+    upstream: Outbound,
+    url: String,
+) -> Result<Preview, Arc<outbound::Error>> {
     let preview: Preview = upstream.get_json("preview", &[("url", &url)]).await.map_err(Arc::new)?;
     if let Ok(json) = serde_json::to_vec(&preview) {
         // A preview that could not be kept is asked for again.

@@ -37,7 +37,10 @@ const FIND: &str = "SELECT id, url, title, tags, version, created_at, updated_at
     WHERE id = $1 AND account_id = $2";
 
 pub async fn find(db: &Postgres, account: Uuid, id: Uuid) -> Result<Option<Bookmark>, Error> {
-    db.run("SELECT bookmarks", async |conn| sqlx::query_as(FIND).bind(id).bind(account).fetch_optional(conn).await).await
+    db.run("SELECT bookmarks", async |conn| {
+        sqlx::query_as(FIND).bind(id).bind(account).fetch_optional(conn).await
+    })
+    .await
 }
 
 const LIST: &str = "SELECT id, url, title, tags, version, created_at, updated_at FROM bookmarks \
@@ -52,7 +55,11 @@ pub async fn list(
     cursor: Option<Uuid>,
     tag: Option<&str>,
 ) -> Result<Vec<Bookmark>, Error> {
-    let list = sqlx::query_as(LIST).bind(account).bind(cursor).bind(tag).bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    let list = sqlx::query_as(LIST)
+        .bind(account)
+        .bind(cursor)
+        .bind(tag)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX));
     db.run("SELECT bookmarks", async |conn| list.fetch_all(conn).await).await
 }
 

@@ -11,7 +11,7 @@ pub use error::Error;
 
 use crate::{
     config::Secret,
-    telemetry::request::{self, Part, Stopwatch},
+    telemetry::{call::Call, metrics, request},
 };
 use anyhow::{Context, anyhow};
 use deadpool::managed::{Pool, PoolError, QueueMode};
@@ -60,13 +60,22 @@ impl Postgres {
         operation: &'static str,
         work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, Error> {
-        let _stopwatch = Stopwatch::start(Part::Db);
+        let mut call = Call::postgres(operation);
         let deadline = Instant::now() + request::at_most(WORK);
-        let mut lease = self.acquire().await.context(operation).map_err(Error::Unavailable)?;
+        let lease = self.acquire().await;
+        metrics::db_wait(call.elapsed());
+        let mut lease = lease
+            .inspect_err(|_| call.fail("no_connection"))
+            .context(operation)
+            .map_err(Error::Unavailable)?;
         let Ok(result) = timeout_at(deadline, work(lease.connection())).await else {
+            call.fail("timeout");
             return Err(Error::Unavailable(anyhow!("no answer in time").context(operation)));
         };
         lease.settle(&result);
+        if result.is_err() {
+            call.fail("query");
+        }
         result.map_err(Error::from)
     }
 

@@ -11,7 +11,7 @@ pub use error::Error;
 
 use crate::{
     config::Secret,
-    telemetry::request::{self, Part, Stopwatch},
+    telemetry::{call::Call, request},
 };
 use link::Links;
 use redis::{
@@ -99,11 +99,17 @@ impl Redis {
         operation: &'static str,
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<Value>,
     ) -> Result<T, Error> {
-        let _stopwatch = Stopwatch::start(Part::Redis);
+        let mut call = Call::redis(operation);
         let deadline = Instant::now() + request::at_most(CALL);
         let link = match timeout_at(deadline, self.links.get()).await {
-            Ok(link) => link.map_err(|error| Error::unavailable(operation, error))?,
-            Err(_) => return Err(Error::late(operation)),
+            Ok(link) => link.map_err(|error| {
+                call.fail("no_connection");
+                Error::unavailable(operation, error)
+            })?,
+            Err(_) => {
+                call.fail("no_connection");
+                return Err(Error::late(operation));
+            }
         };
         let patience = deadline.min(Instant::now() + RESPONSE);
         let Ok(result) = timeout_at(patience, ask(&mut link.connection())).await else {
@@ -111,10 +117,14 @@ impl Redis {
             if patience < deadline {
                 self.links.missed(&link);
             }
+            call.fail("timeout");
             return Err(Error::late(operation));
         };
         self.links.heard(&link, &result);
-        let value = result.map_err(|error| Error::of(operation, error))?;
+        let value = result.map_err(|error| {
+            call.fail("answer");
+            Error::of(operation, error)
+        })?;
         redis::from_redis_value(value).map_err(|error| Error::Answer(error.into()))
     }
 }

@@ -2,11 +2,7 @@
 mod local;
 
 use super::Problem;
-use crate::{
-    backing::redis::Redis,
-    config::Rate,
-    telemetry::metrics,
-};
+use crate::{backing::redis::Redis, config::Rate, telemetry::metrics};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use redis::{FromRedisValue, ParsingError, Script, Value};
 use std::{
@@ -65,7 +61,10 @@ pub struct Limiter {
 }
 
 static GCRA: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(concat!(include_str!("gcra.lua"), "return gcra(KEYS[1], now_us(), tonumber(ARGV[1]), tonumber(ARGV[2]))"))
+    Script::new(concat!(
+        include_str!("gcra.lua"),
+        "return gcra(KEYS[1], now_us(), tonumber(ARGV[1]), tonumber(ARGV[2]))"
+    ))
 });
 
 impl Limiter {

@@ -54,7 +54,9 @@ async fn of_token(sessions: &Sessions, limiter: &Limiter, token: Token) -> (Iden
             (Identity::Account(Box::new((token, session))), verdict)
         }
         Ok(None) => (Identity::Anonymous, limiter.check(&client()).await),
-        Err(error) => (Identity::Unknown(Arc::new(error)), limiter.check_locally(&token.account().to_string())),
+        Err(error) => {
+            (Identity::Unknown(Arc::new(error)), limiter.check_locally(&token.account().to_string()))
+        }
     }
 }
 
@@ -103,7 +105,8 @@ impl<S: Sync> FromRequestParts<S> for Presented {
 /// The one session cookie. Two of them are an attack or a mistake: neither counts.
 fn cookie(headers: &HeaderMap) -> Option<Token> {
     let headers = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let cookies = headers.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+    let cookies =
+        headers.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
     let mut values = cookies.filter(|(name, _)| *name == COOKIE).map(|(_, value)| value);
     match (values.next(), values.next()) {
         (Some(value), None) => Token::parse(value),
@@ -114,7 +117,8 @@ fn cookie(headers: &HeaderMap) -> Option<Token> {
 /// The header that hands a token to the browser for `life`.
 pub fn set_cookie(token: &Token, life: Duration) -> HeaderValue {
     let value = token.as_str();
-    let cookie = format!("{COOKIE}={value}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax", life.as_secs());
+    let cookie =
+        format!("{COOKIE}={value}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax", life.as_secs());
     HeaderValue::try_from(cookie).expect("base64url and digits are legal in a header")
 }
 

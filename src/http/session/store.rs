@@ -42,8 +42,9 @@ pub struct Sessions {
     limit: Rate,
 }
 
-static LOOKUP: LazyLock<Script> =
-    LazyLock::new(|| Script::new(concat!(include_str!("../rate_limit/gcra.lua"), include_str!("lookup.lua"))));
+static LOOKUP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(include_str!("../rate_limit/gcra.lua"), include_str!("lookup.lua")))
+});
 static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create.lua")));
 static REVOKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("revoke.lua")));
 
@@ -68,7 +69,8 @@ impl Sessions {
         let token = Token::new(account_id)?;
         let handle = Uuid::now_v7();
         let user_agent: String = user_agent.chars().take(200).collect();
-        let facts = serde_json::to_string(&Facts { email: email.into(), user_agent: user_agent.as_str().into() })?;
+        let facts =
+            serde_json::to_string(&Facts { email: email.into(), user_agent: user_agent.as_str().into() })?;
         let mut call = CREATE.key(self.key(account_id));
         call.arg(token.hash()).arg(format!("{handle} {facts}"));
         call.arg(micros(self.idle)).arg(micros(self.life)).arg(u8::from(alone));
@@ -105,7 +107,9 @@ impl Sessions {
 
     /// Ends the session of a token.
     pub async fn end(&self, token: &Token) -> Result<(), Error> {
-        self.redis.run("session end", redis::cmd("HDEL").arg(self.key(token.account())).arg(token.hash())).await
+        self.redis
+            .run("session end", redis::cmd("HDEL").arg(self.key(token.account())).arg(token.hash()))
+            .await
     }
 
     /// Ends one session of the account by its handle; `false` when there is none.
@@ -127,7 +131,8 @@ impl Sessions {
 
     fn parse(&self, account_id: Uuid, value: &[u8]) -> Option<Session> {
         let mut parts = std::str::from_utf8(value).ok()?.splitn(4, ' ');
-        let (created, seen, handle) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+        let (created, seen, handle) =
+            (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
         let facts: Facts = serde_json::from_str(parts.next()?).ok()?;
         let (email, user_agent) = (facts.email.into_owned(), facts.user_agent.into_owned());
         Some(self.session(account_id, created, seen, handle.parse().ok()?, email, user_agent))

@@ -73,7 +73,10 @@ mod tests {
         }
         for position in 0..tokens[0].as_str().len() {
             let first = tokens[0].as_str().as_bytes()[position];
-            assert!(tokens.iter().any(|t| t.as_str().as_bytes()[position] != first), "position {position} is fixed");
+            assert!(
+                tokens.iter().any(|t| t.as_str().as_bytes()[position] != first),
+                "position {position} is fixed"
+            );
         }
     }
 
