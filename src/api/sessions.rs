@@ -85,8 +85,8 @@ pub async fn create(
     Json(credentials): Json<Credentials>,
 ) -> Result<Response, Problem> {
     let email = credentials.email.as_str();
-    limiter.check(&session::client()).await.allow()?;
-    limiter.check(&format!("{:x}", Sha256::digest(email.to_lowercase()))).await.allow()?;
+    limiter.admit(&session::client()).await?;
+    limiter.admit(&format!("{:x}", Sha256::digest(email.to_lowercase()))).await?;
     let account = store::find_by_email(&db, email).await?;
     let (account, hash) = account.map_or((None, None), |(account, hash)| (Some(account), Some(hash)));
     let right = passwords.verify(credentials.password.into_inner(), hash).await?;

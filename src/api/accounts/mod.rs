@@ -53,7 +53,7 @@ pub async fn create(
     headers: HeaderMap,
     Json(new): Json<Credentials>,
 ) -> Result<Response, Problem> {
-    limiter.check(&session::client()).await.allow()?;
+    limiter.admit(&session::client()).await?;
     let hash = passwords.hash(new.password.chosen("password")?).await?;
     let (account, cookie) = db
         .transaction("INSERT accounts", async |conn| {
@@ -89,7 +89,7 @@ pub async fn change_password(
 ) -> Result<Response, Problem> {
     let id = session.account_id;
     let chosen = change.new_password.chosen("new_password")?;
-    limiter.check(&id.to_string()).await.allow()?;
+    limiter.admit(&id.to_string()).await?;
     let known = store::password_hash(&db, id).await?;
     if !passwords.verify(change.current_password.into_inner(), known).await? {
         return Err(Problem::new(StatusCode::FORBIDDEN, "bad_credentials", "The current password is wrong."));
