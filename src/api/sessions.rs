@@ -69,7 +69,8 @@ pub struct SessionList {
 }
 
 /// Signs in.
-#[utoipa::path(post, path = "/v1/session", tag = "sessions", request_body = Credentials, responses(
+#[utoipa::path(post, path = "/v1/session", operation_id = "sign_in", tag = "sessions",
+    request_body = Credentials, responses(
     (status = 201, description = "Signed in; the session is in the cookie", body = CurrentSession),
     (status = 401, description = "`bad_credentials`: no such account, or not its password"),
     (status = 422, description = "`invalid`"),
@@ -100,7 +101,7 @@ pub async fn create(
 }
 
 /// The session that asks.
-#[utoipa::path(get, path = "/v1/session", tag = "sessions", responses(
+#[utoipa::path(get, path = "/v1/session", operation_id = "show_session", tag = "sessions", responses(
     (status = 200, description = "Signed in", body = CurrentSession),
     (status = 401, description = "`no_session`"),
 ))]
@@ -109,7 +110,7 @@ pub async fn show(SignedIn { session, .. }: SignedIn) -> axum::Json<CurrentSessi
 }
 
 /// Signs out, on every replica at once.
-#[utoipa::path(delete, path = "/v1/session", tag = "sessions", responses(
+#[utoipa::path(delete, path = "/v1/session", operation_id = "sign_out", tag = "sessions", responses(
     (status = 204, description = "Signed out"),
     (status = 401, description = "`no_session`"),
 ))]
@@ -122,7 +123,7 @@ pub async fn delete(
 }
 
 /// Everywhere the account is signed in, newest first.
-#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", responses(
+#[utoipa::path(get, path = "/v1/sessions", operation_id = "list_sessions", tag = "sessions", responses(
     (status = 200, description = "The sessions", body = SessionList),
     (status = 401, description = "`no_session`"),
 ))]
@@ -142,7 +143,8 @@ pub async fn list(
 }
 
 /// Signs out everywhere, here too.
-#[utoipa::path(delete, path = "/v1/sessions", tag = "sessions", responses(
+#[utoipa::path(delete, path = "/v1/sessions", operation_id = "sign_out_everywhere", tag = "sessions",
+    responses(
     (status = 204, description = "Signed out everywhere"),
     (status = 401, description = "`no_session`"),
 ))]
@@ -155,7 +157,8 @@ pub async fn delete_all(
 }
 
 /// Signs out in one place.
-#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions", params(("id" = Uuid, Path)), responses(
+#[utoipa::path(delete, path = "/v1/sessions/{id}", operation_id = "end_session", tag = "sessions",
+    params(("id" = Uuid, Path)), responses(
     (status = 204, description = "That session has ended"),
     (status = 401, description = "`no_session`"),
     (status = 404, description = "`not_found`: the account has no such session"),

@@ -39,7 +39,8 @@ pub struct NewPassword {
 }
 
 /// Signs up: makes an account and signs it in.
-#[utoipa::path(post, path = "/v1/accounts", tag = "accounts", request_body = Credentials, responses(
+#[utoipa::path(post, path = "/v1/accounts", operation_id = "create_account", tag = "accounts",
+    request_body = Credentials, responses(
     (status = 201, description = "The account; the session is in the cookie", body = Account),
     (status = 409, description = "`email_taken`"),
     (status = 422, description = "`invalid`: not an address, or a password that is too short or too common"),
