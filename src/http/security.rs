@@ -28,7 +28,7 @@ pub fn add_headers(headers: &mut HeaderMap) {
 /// Refuses what no handler should ever see.
 ///
 /// # Errors
-/// 400 without exactly one sound `Host`, 405 for TRACE and CONNECT, 413 for a body declared too large.
+/// 400 without exactly one sound `Host`, or with one that is not the request target's, 405 for TRACE and CONNECT, 413 for a body declared too large.
 pub fn check(parts: &Parts) -> Result<(), Problem> {
     if !has_one_sound_host(parts) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_host", "Send exactly one valid Host header."));
@@ -42,16 +42,24 @@ pub fn check(parts: &Parts) -> Result<(), Problem> {
 fn has_one_sound_host(parts: &Parts) -> bool {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => is_authority(host),
+        (Some(host), None) => {
+            let target = parts.uri.authority();
+            authority(host).is_some_and(|host| target.is_none_or(|target| *target == host))
+        }
         // HTTP/2 carries it in the request target, HTTP/1.0 may leave it out.
         (None, _) => parts.uri.authority().is_some() || parts.version == Version::HTTP_10,
         (Some(_), Some(_)) => false,
     }
 }
 
-fn is_authority(host: &HeaderValue) -> bool {
-    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-    authority.is_some_and(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
+/// `host` or `host:port`.
+fn authority(host: &HeaderValue) -> Option<Authority> {
+    let authority: Authority = host.to_str().ok()?.parse().ok()?;
+    let host = authority.host();
+    // The parser lets any text pass as the port, and a user before the host.
+    let port = authority.as_str().strip_prefix(host)?;
+    let sound = !host.is_empty() && (port.is_empty() || authority.port_u16().is_some());
+    sound.then_some(authority)
 }
 
 type Refuse = fn(ProtectionError) -> Response;
