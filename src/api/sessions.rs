@@ -211,3 +211,6 @@ pub async fn end_presented(sessions: &Sessions, old: Option<Token>) -> Result<()
 pub fn cookie(sessions: &Sessions, token: &Token) -> AppendHeaders<[(HeaderName, HeaderValue); 1]> {
     AppendHeaders([(header::SET_COOKIE, session::set_cookie(token, sessions.life()))])
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,3 +115,6 @@ impl From<passwords::Error> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
