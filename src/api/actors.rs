@@ -20,7 +20,7 @@ pub struct Service {
     pub address: SocketAddr,
     pub app: App,
     client: reqwest::Client,
-    _running: JoinSet<()>,
+    _running: JoinSet<usize>,
     _conductor: Conductor,
 }
 
