@@ -182,6 +182,8 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Error> {
 
 #[expect(clippy::disallowed_methods, reason = "the one place that builds an HTTP client")]
 fn client() -> anyhow::Result<Client> {
+    // Only the first call of the process sets it; the crate brings no provider of its own.
+    rustls::crypto::ring::default_provider().install_default().ok();
     let builder = Client::builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT)
