@@ -64,7 +64,7 @@ impl Line {
             // Where the event stands in the source. An event's own field of that name comes later.
             b"line" | b"file" if self.fields.len() == CORE_FIELDS => {}
             _ if redact::is_secret(key) => self.put(key, |out| json(redact::MASK, out)),
-            _ if SPLICED.contains(&key) || may_hide_json(value) => match clean(key, value) {
+            _ if SPLICED.contains(&key) || may_hide_fields(value) => match clean(key, value) {
                 Some(text) => self.put(key, |out| out.extend_from_slice(text.as_bytes())),
                 None => self.copy(field),
             },
@@ -170,13 +170,13 @@ fn millis(value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"Z\"");
 }
 
-/// Whether a value may hold structured text: JSON, also a quoted or truncated one, or the `Debug` form of a struct.
-/// A lone `{id}`, as in a route, does not count.
-fn may_hide_json(value: &[u8]) -> bool {
+/// Whether a value may hold the fields of something: JSON, also quoted or truncated, or the `Debug` form of a struct.
+/// In text, their brace is followed by a space or an escape; that of a route's `{id}` is not.
+fn may_hide_fields(value: &[u8]) -> bool {
     match value {
-        [b'"', b'{' | b'[' | b' ' | b'\\', ..] | [b'{' | b'[', ..] => true,
         [b'"', ..] => value.contains(&b'{') && value.windows(2).any(|pair| pair == b"{ " || pair == b"{\\"),
-        _ => false,
+        [first, ..] => matches!(first, b'{' | b'['),
+        [] => false,
     }
 }
 
