@@ -8,4 +8,6 @@ pub mod breaker;
 pub mod migrate;
 pub mod outbound;
 pub mod postgres;
+#[cfg(test)]
+mod proxy;
 pub mod redis;
