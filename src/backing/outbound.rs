@@ -6,7 +6,7 @@ use reqwest::{Client, Response, StatusCode, header, redirect};
 use serde::de::DeserializeOwned;
 use std::{
     error, fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::time::timeout;
@@ -16,6 +16,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// Shorter than what load balancers grant, so that a connection is rarely closed just as it is used.
 const IDLE: Duration = Duration::from_secs(30);
 const MAX_IDLE: usize = 32;
+/// A busy connection would live for ever, and the upstream's name never be looked up again.
+const LIFE: Duration = Duration::from_mins(5);
 /// Longest body that is read, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -24,10 +26,16 @@ const MAX_BODY: usize = 64 * 1024;
 pub struct Outbound(Arc<Upstream>);
 
 struct Upstream {
-    client: Client,
+    client: Mutex<Fresh>,
     base: Url,
     timeout: Duration,
     breaker: Breaker,
+}
+
+/// A client and when to replace it.
+struct Fresh {
+    client: Client,
+    expires: Instant,
 }
 
 /// Why a call has no result.
@@ -52,12 +60,8 @@ impl Outbound {
     /// When `base` is not an HTTP URL, or there is no TLS provider or root certificate.
     pub fn new(base: Url, timeout: Duration) -> anyhow::Result<Self> {
         ensure!(matches!(base.scheme(), "http" | "https") && base.has_host(), "not an HTTP URL");
-        Ok(Self(Arc::new(Upstream {
-            client: client()?,
-            base,
-            timeout,
-            breaker: Breaker::new(Instant::now()),
-        })))
+        let (client, breaker) = (Mutex::new(Fresh::new()?), Breaker::new(Instant::now()));
+        Ok(Self(Arc::new(Upstream { client, base, timeout, breaker })))
     }
 
     /// Fetches the JSON at `path` below the base URL. Takes at most this client's time-out, less when the request has
@@ -94,7 +98,7 @@ impl Upstream {
         query: &[(&str, &str)],
     ) -> Result<anyhow::Result<T>, Error> {
         // The request's trace context goes into the headers here.
-        let request = self.client.get(self.url(path, query)).header(header::ACCEPT, "application/json");
+        let request = self.client().get(self.url(path, query)).header(header::ACCEPT, "application/json");
         let response = request.send().await.map_err(Error::of)?;
         let status = response.status();
         if declines(status) {
@@ -108,6 +112,16 @@ impl Upstream {
         }
         let body = read(response).await?;
         serde_json::from_slice(&body).map(Ok).map_err(|error| Error::BadAnswer(error.into()))
+    }
+
+    fn client(&self) -> Client {
+        let mut current = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.expires < Instant::now()
+            && let Ok(fresh) = Fresh::new()
+        {
+            *current = fresh;
+        }
+        current.client.clone()
     }
 
     /// Never leaves the base: `..` is dropped, and everything else is escaped.
@@ -143,17 +157,19 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Error> {
     Ok(body)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that builds an HTTP client")]
-fn client() -> anyhow::Result<Client> {
-    let builder = Client::builder()
-        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .tcp_nodelay(true)
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE);
-    Ok(builder.build()?)
+impl Fresh {
+    #[expect(clippy::disallowed_methods, reason = "the one place that builds an HTTP client")]
+    fn new() -> anyhow::Result<Self> {
+        let builder = Client::builder()
+            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .tcp_nodelay(true)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MAX_IDLE);
+        Ok(Self { client: builder.build()?, expires: Instant::now() + LIFE })
+    }
 }
 
 impl Error {
