@@ -1,4 +1,5 @@
 //! The rules of the house that no compiler knows: who imports whom, where SQL lives, what the README says.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -133,7 +134,7 @@ fn the_house_is_read_in_an_evening() {
     let mut rooms = std::collections::BTreeMap::<String, usize>::new();
     for (path, text) in sources() {
         assert!(text.starts_with("//!"), "{} does not say what it owns", path.display());
-        let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let product = text.split("mod tests {").next().unwrap_or_default();
         let lines = product.lines().count();
         assert!(lines <= 280, "{} has {lines} lines: is it one noun?", path.display());
         let code = product.lines().filter(|line| !line.trim().is_empty() && !line.trim().starts_with("//"));

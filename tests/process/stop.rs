@@ -91,4 +91,7 @@ async fn what_still_runs_at_the_drain_limit_is_cut_and_told(pool: PgPool) {
     assert!(answer.is_err_and(|error| !error.is_timeout()), "the connection is closed");
     assert_eq!(server.wait().await.unwrap().code, Some(1));
     server.line(|line| line["msg"] == "requests cut" && line["requests"] == 1).await.unwrap();
+    let told =
+        |line: &serde_json::Value| line["code"] == "abandoned" && field(line, "route").ends_with("/preview");
+    server.line(told).await.unwrap();
 }

@@ -1,4 +1,5 @@
 use super::{link::TRUSTED, *};
+use crate::telemetry::request::Part;
 use crate::{
     backing::{migrate, proxy::Proxy},
     telemetry::request::Request,
