@@ -1,4 +1,5 @@
 //! Stamps the binary with what `/version` and `build_info` tell.
+#![expect(clippy::disallowed_methods, reason = "a build script is told by the environment")]
 use std::{env, process::Command};
 
 fn main() {

@@ -107,6 +107,6 @@ impl Signals {
     /// Whoever asks twice means now.
     pub async fn exit_on_next(mut self) {
         self.next().await;
-        std::process::exit(1);
+        std::process::exit(1)
     }
 }

@@ -11,8 +11,9 @@ use app::{
         self,
         drain::{self, Conductor},
     },
-    telemetry,
+    telemetry::{self, logs},
 };
+use futures_util::FutureExt;
 use std::{process::ExitCode, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -23,62 +24,51 @@ fn main() -> ExitCode {
 /// `server serve`: exit code 0 after a clean stop, 1 when something was cut or went wrong.
 fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::init(&config.telemetry)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads)
-        .enable_all()
-        .build()?;
+    telemetry::panics::install();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(config.worker_threads).enable_all().build()?;
     let outcome = runtime.block_on(live(config));
     // Work on blocking threads must not hold the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Err(error) = &outcome {
-        tracing::error!(fatal = true, err = telemetry::logs::err_json(error), "stopped by a fault");
+        tracing::error!(fatal = true, err = logs::err_json(error), "stopped by a fault");
     }
-    let clean = outcome.is_ok_and(|clean| clean);
+    let clean = outcome.is_ok_and(|cut| cut == 0);
     tracing::info!(clean, "stopped");
     telemetry.flush(Duration::from_secs(2));
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// From the first socket to the last; `true` when nothing was cut.
-async fn live(config: &Config) -> anyhow::Result<bool> {
+/// From the first socket to the last; returns how many requests were cut.
+async fn live(config: &Config) -> anyhow::Result<usize> {
     let mut signals = commands::Signals::install()?;
-    let app = App::connect(config)?;
-    let health = Health::default();
-    let public =
-        TcpListener::bind(config.public_addr()).await.with_context(|| format!("PORT {}", config.port))?;
-    let operations = TcpListener::bind(config.ops_addr())
-        .await
-        .with_context(|| format!("OPS_PORT {}", config.ops_port))?;
-    announce(config, &public, &operations)?;
+    let (app, health) = (App::connect(config)?, Health::default());
+    let public = TcpListener::bind(config.public_addr()).await.context("cannot listen on PORT")?;
+    let operations = TcpListener::bind(config.ops_addr()).await.context("cannot listen on OPS_PORT")?;
+    let (port, ops_port) = (public.local_addr()?.port(), operations.local_addr()?.port());
+    tracing::info!(
+        port,
+        ops_port,
+        worker_threads = config.worker_threads,
+        settings = config.to_json(),
+        "listening"
+    );
 
-    let (conductor, aside) = (Conductor::new(config.shutdown), Conductor::new(config.shutdown));
-    let mut background = JoinSet::new();
-    background.spawn(server::serve(
-        operations,
-        ops::router(health.clone(), app.postgres.clone()),
-        100,
-        aside.drain(),
-    ));
+    let (conductor, forever) = (Conductor::new(config.shutdown), Conductor::new(config.shutdown));
+    let (router, ops_router) =
+        (api::router(app.clone(), config), ops::router(health.clone(), app.postgres.clone()));
+    let (mut serving, mut background) = (JoinSet::new(), JoinSet::new());
+    serving.spawn(server::serve(public, router, config.max_connections, conductor.drain()));
+    background.spawn(server::serve(operations, ops_router, ops::MAX_CONNECTIONS, forever.drain()).map(drop));
     background.spawn(health.clone().watch(app.clone()));
-    let router = api::router(app.clone(), config);
-    let serving = tokio::spawn(server::serve(public, router, config.max_connections, conductor.drain()));
 
     let signal = signals.next().await;
     drain::watchdog(config.shutdown.budget);
-    tracing::info!(signal, "stopping");
+    tracing::info!(signal, "stop requested");
     health.drain();
     background.spawn(signals.exit_on_next());
-    let clean = conductor.lead(async { drop(serving.await) }).await;
+    let ended = conductor.lead(serving.join_next()).await.context("the accept loop was started")?;
     app.postgres.close().await;
     tracing::info!("dependencies released");
-    Ok(clean)
-}
-
-fn announce(config: &Config, public: &TcpListener, operations: &TcpListener) -> anyhow::Result<()> {
-    let settings = serde_json::to_string(
-        &config.effective.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-    )?;
-    let (port, ops_port) = (public.local_addr()?.port(), operations.local_addr()?.port());
-    tracing::info!(port, ops_port, worker_threads = config.worker_threads, settings, "listening");
-    Ok(())
+    ended.context("the accept loop")
 }

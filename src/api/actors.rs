@@ -29,7 +29,7 @@ pub struct Service {
     pub app: App,
     pub config: Config,
     client: reqwest::Client,
-    _running: JoinSet<()>,
+    _running: JoinSet<usize>,
     _conductor: Conductor,
 }
 

@@ -20,11 +20,11 @@ use crate::{
         security, session,
     },
 };
-use axum::{Json, Router, http::Uri, middleware::from_fn_with_state, routing::get};
+use axum::{Json, Router, http::Uri, middleware::from_fn_with_state};
 use serde::Serialize;
 use tower::ServiceBuilder;
-use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa::{ToSchema, openapi::OpenApi};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The routes under the rate limit. A resource is two lines: its module above, its routes here.
 fn resources() -> OpenApiRouter<App> {
@@ -41,13 +41,12 @@ pub fn router(app: App, config: &Config) -> Router {
     let admission = Admission::new(config.max_in_flight, config.queue_wait);
     let limits = from_fn_with_state(app.clone(), session::identify);
 
-    let (resources, document) = resources().route_layer(limits).split_for_parts();
+    let (resources, document) = resources().route_layer(limits).routes(routes!(root)).split_for_parts();
     let layers = ServiceBuilder::new()
         .layer(from_fn_with_state(observe, observe::observe))
         .layer(security::csrf())
         .layer(from_fn_with_state(admission, admission::admit));
     resources
-        .route("/", get(root))
         .merge(docs::routes(&docs::complete(document)))
         .fallback(not_found)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
@@ -57,17 +56,19 @@ pub fn router(app: App, config: &Config) -> Router {
 
 /// The OpenAPI document of the whole surface.
 pub fn document() -> OpenApi {
-    docs::complete(resources().into_openapi())
+    docs::complete(resources().routes(routes!(root)).into_openapi())
 }
 
 /// What this is, for whoever opens the address in a browser.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Root {
     service: &'static str,
     version: &'static str,
     docs: &'static str,
 }
 
+/// What this is. Needs no session and no dependency.
+#[utoipa::path(get, path = "/", tag = "service", responses((status = 200, description = "Name and version", body = Root)))]
 async fn root() -> Json<Root> {
     Json(Root { service: crate::config::PACKAGE, version: env!("CARGO_PKG_VERSION"), docs: "/docs" })
 }

@@ -1,16 +1,18 @@
 //! Brings the schema up to date, from any number of processes at once.
 use crate::config::Secret;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
     migrate::{Migrate, MigrateError, Migration, Migrator},
     postgres::PgConnectOptions,
 };
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 #[cfg(test)]
 mod tests;
+
+static EMBEDDED: Migrator = sqlx::migrate!();
 
 /// Whoever holds this advisory lock of the database migrates it. It is polled for: a session that waited inside the
 /// server would hold a snapshot, and block `CREATE INDEX CONCURRENTLY` for ever.
@@ -28,7 +30,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// The newest migration in this binary, whose schema it needs.
 pub fn newest_version() -> i64 {
-    embedded().iter().map(|migration| migration.version).max().unwrap_or(0)
+    EMBEDDED.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
 /// Applies the migrations in this binary that the database has not had. A newer schema is left as it is.
@@ -41,16 +43,10 @@ pub fn newest_version() -> i64 {
 /// When there is no database in time, or a migration fails, or is not the one that was applied under its number.
 pub async fn migrate(url: &Secret, patience: Duration) -> anyhow::Result<()> {
     let mut connection = connect(url, patience).await?;
-    let outcome = apply_missing(&embedded(), &mut connection).await;
+    let outcome = apply_missing(&EMBEDDED, &mut connection).await;
     // The lock ends with the connection, whatever has happened on it.
     drop(timeout(CONNECT, connection.close()).await);
     outcome
-}
-
-fn embedded() -> Migrator {
-    let mut migrator = sqlx::migrate!();
-    migrator.set_locking(false).set_ignore_missing(true);
-    migrator
 }
 
 async fn connect(url: &Secret, patience: Duration) -> anyhow::Result<PgConnection> {
@@ -67,7 +63,7 @@ async fn connect(url: &Secret, patience: Duration) -> anyhow::Result<PgConnectio
         if wait.start.elapsed() + POLL > patience {
             return Err(error.context("the database cannot be reached"));
         }
-        wait.a_little(format_args!("{error:#}")).await;
+        wait.a_little(&format!("{error:#}")).await;
     }
 }
 
@@ -76,13 +72,20 @@ async fn apply_missing(migrator: &Migrator, connection: &mut PgConnection) -> an
     connection.ensure_migrations_table(&migrator.table_name).await?;
     let applied = connection.list_applied_migrations(&migrator.table_name).await?;
     for migration in migrator.iter().filter(|migration| migration.migration_type.is_up_migration()) {
-        if applied.iter().all(|applied| applied.version != migration.version) {
-            let name = format!("migration {} ({})", migration.version, migration.description);
-            apply(migrator, migration, connection).await.context(name)?;
+        let Migration { version, description, .. } = migration;
+        match applied.iter().find(|applied| applied.version == *version) {
+            Some(applied) => ensure!(
+                applied.checksum == migration.checksum,
+                "migration {version} ({description}) was changed after the database had it"
+            ),
+            None => {
+                let context = || format!("migration {version} ({description})");
+                apply(&migrator.table_name, migration, connection).await.with_context(context)?;
+                tracing::info!(version, %description, "migration applied");
+            }
         }
     }
-    // Nothing is left to apply, but what was applied is compared.
-    migrator.run(connection).await.context("comparing applied migrations")
+    Ok(())
 }
 
 async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
@@ -94,27 +97,19 @@ async fn lock(connection: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-async fn apply(
-    migrator: &Migrator,
-    migration: &Migration,
-    connection: &mut PgConnection,
-) -> anyhow::Result<()> {
+async fn apply(table: &str, migration: &Migration, connection: &mut PgConnection) -> anyhow::Result<()> {
     // Nobody queues behind a migration outside of transactions, such as CREATE INDEX CONCURRENTLY: it may wait.
     let lock_timeout = if migration.no_tx { "0" } else { "2s" };
     let set = sqlx::query("SELECT set_config('lock_timeout', $1, false)").bind(lock_timeout);
     set.execute(&mut *connection).await?;
-    let mut wait = Wait::start("the migration finds its tables in use");
+    let mut wait = Wait::start("a migration finds its tables in use");
     for _ in 1..TRIES {
-        match migrator.run_to(migration.version, &mut *connection).await {
-            Err(error) if is_lock_timeout(&error) => wait.a_little(&error).await,
-            other => {
-                other?;
-                tracing::info!(version = migration.version, description = %migration.description, "migration applied");
-                return Ok(());
-            }
+        match connection.apply(table, migration).await {
+            Err(error) if is_lock_timeout(&error) => wait.a_little(&error.to_string()).await,
+            other => return Ok(other.map(drop)?),
         }
     }
-    Err(anyhow!("its tables stayed in use"))
+    Ok(connection.apply(table, migration).await.map(drop)?)
 }
 
 fn is_lock_timeout(error: &MigrateError) -> bool {
@@ -136,9 +131,9 @@ impl Wait {
         Self { what, start: Instant::now(), reported: None }
     }
 
-    async fn a_little(&mut self, why: impl Display) {
+    async fn a_little(&mut self, why: &str) {
         if self.reported.is_none_or(|reported| reported.elapsed() >= REPORT) {
-            tracing::info!(waited_ms = self.start.elapsed().as_millis() as u64, %why, "{}", self.what);
+            tracing::info!(waited_ms = self.start.elapsed().as_millis() as u64, why, "{}", self.what);
             self.reported = Some(Instant::now());
         }
         sleep(POLL).await;

@@ -11,4 +11,6 @@ pub mod migrate;
 pub mod outbound;
 pub mod passwords;
 pub mod postgres;
+#[cfg(test)]
+mod proxy;
 pub mod redis;

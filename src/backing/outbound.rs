@@ -14,7 +14,7 @@ use reqwest::{Client, Method, Response, StatusCode, header, redirect};
 use serde::de::DeserializeOwned;
 use std::{
     error, fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::time::timeout;
@@ -24,6 +24,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// Shorter than what load balancers grant, so that a connection is rarely closed just as it is used.
 const IDLE: Duration = Duration::from_secs(30);
 const MAX_IDLE: usize = 32;
+/// A busy connection would live for ever, and the upstream's name never be looked up again.
+const LIFE: Duration = Duration::from_mins(5);
 /// Longest body that is read, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -32,10 +34,16 @@ const MAX_BODY: usize = 64 * 1024;
 pub struct Outbound(Arc<Upstream>);
 
 struct Upstream {
-    client: Client,
+    client: Mutex<Fresh>,
     base: Url,
     timeout: Duration,
     breaker: Breaker,
+}
+
+/// A client and when to replace it.
+struct Fresh {
+    client: Client,
+    expires: Instant,
 }
 
 /// Why a call has no result.
@@ -61,12 +69,8 @@ impl Outbound {
     pub fn new(base: &Secret, timeout: Duration) -> anyhow::Result<Self> {
         let base = Url::parse(base.expose()).ok().context("not a URL")?;
         ensure!(matches!(base.scheme(), "http" | "https") && base.has_host(), "not an HTTP URL");
-        Ok(Self(Arc::new(Upstream {
-            client: client()?,
-            base,
-            timeout,
-            breaker: Breaker::new(Instant::now()),
-        })))
+        let (client, breaker) = (Mutex::new(Fresh::new()?), Breaker::new(Instant::now()));
+        Ok(Self(Arc::new(Upstream { client, base, timeout, breaker })))
     }
 
     /// Whether it has answered well enough lately to be called.
@@ -131,11 +135,12 @@ impl Upstream {
                 KeyValue::new("server.address", host.to_owned()),
             ]
         });
+        let client = self.client();
         let mut request =
-            self.client.get(url).header(header::ACCEPT, "application/json").build().map_err(Error::of)?;
+            client.get(url).header(header::ACCEPT, "application/json").build().map_err(Error::of)?;
         span.inject(request.headers_mut());
         let start = Instant::now();
-        let result = self.client.execute(request).await.map_err(Error::of);
+        let result = client.execute(request).await.map_err(Error::of);
         match &result {
             Ok(response) => {
                 span.set(|| KeyValue::new("http.response.status_code", i64::from(response.status().as_u16())))
@@ -145,6 +150,16 @@ impl Upstream {
         let outcome = result.as_ref().map(Response::status).map_err(Error::kind);
         metrics::http_client_request(&Method::GET, host, outcome, start.elapsed());
         result
+    }
+
+    fn client(&self) -> Client {
+        let mut current = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.expires < Instant::now()
+            && let Ok(fresh) = Fresh::new()
+        {
+            *current = fresh;
+        }
+        current.client.clone()
     }
 
     /// Never leaves the base: `..` is dropped, and everything else is escaped.
@@ -180,17 +195,21 @@ async fn read(mut response: Response) -> Result<Vec<u8>, Error> {
     Ok(body)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that builds an HTTP client")]
-fn client() -> anyhow::Result<Client> {
-    let builder = Client::builder()
-        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .tcp_nodelay(true)
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE);
-    Ok(builder.build()?)
+impl Fresh {
+    #[expect(clippy::disallowed_methods, reason = "the one place that builds an HTTP client")]
+    fn new() -> anyhow::Result<Self> {
+        // Only the first call of the process sets it; the crate brings no provider of its own.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let builder = Client::builder()
+            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .tcp_nodelay(true)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MAX_IDLE);
+        Ok(Self { client: builder.build()?, expires: Instant::now() + LIFE })
+    }
 }
 
 impl Error {

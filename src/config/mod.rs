@@ -164,6 +164,12 @@ impl Config {
         SocketAddr::new(self.host, self.ops_port)
     }
 
+    /// The settings in force as a JSON object, secrets masked.
+    pub fn to_json(&self) -> String {
+        let settings = self.effective.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into()));
+        serde_json::Value::Object(settings.collect()).to_string()
+    }
+
     /// The settings in force as `NAME=value` lines, secrets masked.
     pub fn to_lines(&self) -> String {
         self.effective.iter().map(|(name, value)| format!("{name}={value}\n")).collect()

@@ -17,6 +17,9 @@ use axum::{Json, Router, extract::State, http::header, response::IntoResponse, r
 use chrono::DateTime;
 use serde::Serialize;
 
+/// Probes, scrapers and a few people.
+pub const MAX_CONNECTIONS: usize = 100;
+
 pub fn router(health: Health, postgres: Postgres) -> Router {
     metrics::build_info(env!("CARGO_PKG_VERSION"), env!("BUILD_REVISION"));
     Router::new()

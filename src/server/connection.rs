@@ -12,7 +12,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 
@@ -22,18 +22,20 @@ const IDLE: Duration = Duration::from_secs(75);
 /// Between "close now" and closing: a request that was already on its way gets its answer.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Serves one connection until its peer goes, or the drain ends it.
-pub async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, mut drain: Drain) {
+/// Serves one connection until its peer goes, or the drain ends it. Returns how many requests that cut.
+pub async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, mut drain: Drain) -> usize {
     let _open = metrics::connection();
     // A client that is gone already shows when it is read from.
     drop(socket.set_nodelay(true));
-    let phase = drain.clone();
+    let (phase, under_way) = (drain.clone(), Arc::new(()));
+    let running = Arc::clone(&under_way);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         let (http1, phase) = (request.version() < Version::HTTP_2, phase.clone());
-        let answer = router.clone().oneshot(request);
+        let (answer, running) = (router.clone().oneshot(request), Arc::clone(&running));
         async move {
+            let _running = running;
             let mut answer = answer.await?;
             if http1 && phase.phase() > Phase::Serving {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -45,13 +47,14 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, mut drai
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
         // A peer that breaks the protocol, or breaks off, is no event of ours.
-        _ = connection.as_mut() => return,
+        _ = connection.as_mut() => return 0,
         () = quiet(&mut drain) => {}
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
-        _ = connection => {}
-        () = drain.reached(Phase::Cut) => {}
+        _ = connection => 0,
+        // One share is held here and one by the service; each request holds one more.
+        () = drain.reached(Phase::Cut) => Arc::strong_count(&under_way) - 2,
     }
 }
 

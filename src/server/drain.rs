@@ -7,7 +7,7 @@
 //! | drain limit | cut | what still runs is dropped |
 //! | budget | | a thread outside the runtime ends the process |
 use crate::config::Shutdown;
-use std::{process, thread, time::Duration};
+use std::{convert::Infallible, process, thread, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// Where the server is in its life.
@@ -53,32 +53,29 @@ impl Conductor {
     }
 
     /// Leads `server` to its end: announces each phase at its time, counted from now.
-    ///
-    /// Returns whether the server ended by itself; else the drain limit has passed and what still ran is cut.
-    pub async fn lead(&self, server: impl Future<Output = ()>) -> bool {
+    pub async fn lead<T>(&self, server: impl Future<Output = T>) -> T {
         let start = Instant::now();
         self.announce(Phase::LameDuck);
-        let closing = async {
+        let timeline = async {
             tokio::time::sleep_until(start + self.timeline.lame_duck).await;
             self.announce(Phase::Closing);
-            std::future::pending::<()>().await;
-        };
-        let limit = tokio::time::sleep_until(start + self.timeline.drain);
-        tokio::pin!(server);
-        let ended = tokio::select! {
-            () = &mut server => true,
-            () = limit => false,
-            () = closing => unreachable!("it never ends"),
-        };
-        if !ended {
+            tokio::time::sleep_until(start + self.timeline.drain).await;
             self.announce(Phase::Cut);
-            server.await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            result = server => result,
+            never = timeline => match never {},
         }
-        ended
     }
 
     fn announce(&self, phase: Phase) {
-        tracing::info!(?phase, "stopping");
+        match phase {
+            Phase::Serving => {}
+            Phase::LameDuck => tracing::info!("lame duck"),
+            Phase::Closing => tracing::info!("closing"),
+            Phase::Cut => tracing::warn!("drain limit reached"),
+        }
         self.phase.send_replace(phase);
     }
 }
@@ -116,14 +113,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_server_stops_right_after_its_lame_duck_time() {
         let (conductor, start) = (Conductor::new(TIMELINE), Instant::now());
-        assert!(conductor.lead(server(conductor.drain(), Duration::ZERO)).await);
+        conductor.lead(server(conductor.drain(), Duration::ZERO)).await;
         assert_eq!(start.elapsed().as_secs(), 5);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_still_runs_at_the_drain_limit_is_cut() {
         let (conductor, start) = (Conductor::new(TIMELINE), Instant::now());
-        assert!(!conductor.lead(server(conductor.drain(), Duration::from_secs(60))).await);
+        conductor.lead(server(conductor.drain(), Duration::from_secs(60))).await;
         assert_eq!(start.elapsed().as_secs(), 20);
         assert_eq!(conductor.drain().phase(), Phase::Cut);
     }

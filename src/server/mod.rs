@@ -16,7 +16,8 @@ use tokio::{
 const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Serves `router` on `listener`, at most `max_connections` at once, until the drain has ended the last connection.
-pub async fn serve(listener: TcpListener, router: Router, max_connections: usize, drain: Drain) {
+/// Returns how many requests were cut.
+pub async fn serve(listener: TcpListener, router: Router, max_connections: usize, drain: Drain) -> usize {
     let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     let mut closing = drain.clone();
@@ -30,8 +31,8 @@ pub async fn serve(listener: TcpListener, router: Router, max_connections: usize
         let (socket, peer, place) = accepted;
         let (router, drain) = (router.clone(), drain.clone());
         connections.spawn(async move {
-            connection::serve(socket, peer, router, drain).await;
-            drop(place);
+            let _place = place;
+            connection::serve(socket, peer, router, drain).await
         });
     }
     // Clients in the accept queue believe they are connected: the listener must not go before they are served.
@@ -40,7 +41,14 @@ pub async fn serve(listener: TcpListener, router: Router, max_connections: usize
     }
     drop(listener);
     tracing::info!(connections = connections.len(), "listener closed");
-    while connections.join_next().await.is_some() {}
+    let mut cut = 0;
+    while let Some(ended) = connections.join_next().await {
+        cut += ended.unwrap_or_default();
+    }
+    if cut > 0 {
+        tracing::warn!(requests = cut, "requests cut");
+    }
+    cut
 }
 
 type Place = tokio::sync::OwnedSemaphorePermit;

@@ -3,10 +3,12 @@
 use super::{redact, request};
 use opentelemetry::{Context, trace::TraceContextExt};
 use serde_json::Value;
-use std::io::Write;
 
 /// Fields whose text, when it is a JSON object, becomes part of the line instead of a quoted string.
 const SPLICED: [&[u8]; 2] = [b"err", b"settings"];
+
+/// What the formatter puts in front of `line` and `file`: `v name msg level hostname pid time target`.
+const CORE_FIELDS: usize = 8;
 
 /// The line being built, with room that is used again for the next one.
 #[derive(Default)]
@@ -32,8 +34,8 @@ impl Line {
         self.seen = 0;
         self.out.push(b'{');
         let mut scan = Scan(given.get(1..).unwrap_or_default());
-        while let Some((key, value)) = scan.field() {
-            self.field(key, value);
+        while let Some(field) = scan.field() {
+            self.field(&field);
         }
         self.context();
         self.out.pop_if(|last| *last == b',');
@@ -46,32 +48,38 @@ impl Line {
         self.out.shrink_to(16 << 10);
     }
 
-    fn field(&mut self, key: &[u8], value: &[u8]) {
+    fn field(&mut self, field: &Given<'_>) {
+        let Given { key, value, .. } = *field;
         match key {
             b"time" => self.put(key, |out| millis(value, out)),
             b"level" => {
-                self.put(key, |out| out.extend_from_slice(value));
+                self.copy(field);
                 self.level_at = self.out.len() - value.len() - 1;
             }
             b"fatal" if value == b"true" => {
-                self.out.get_mut(self.level_at..self.level_at + 2).map(|level| level.copy_from_slice(b"60"));
+                if let Some(level) = self.out.get_mut(self.level_at..self.level_at + 2) {
+                    level.copy_from_slice(b"60");
+                }
             }
+            // Where the event stands in the source. An event's own field of that name comes later.
+            b"line" | b"file" if self.fields.len() == CORE_FIELDS => {}
             _ if redact::is_secret(key) => self.put(key, |out| json(redact::MASK, out)),
-            _ if SPLICED.contains(&key) || may_hide_json(value) => match clean(key, value) {
+            _ if SPLICED.contains(&key) || may_hide_fields(value) => match clean(key, value) {
                 Some(text) => self.put(key, |out| out.extend_from_slice(text.as_bytes())),
-                None => self.put(key, |out| out.extend_from_slice(value)),
+                None => self.copy(field),
             },
-            _ => self.put(key, |out| out.extend_from_slice(value)),
+            _ => self.copy(field),
         }
     }
 
-    /// Appends a field; of two with the same key the later one stays.
+    fn copy(&mut self, field: &Given<'_>) {
+        self.enter(field.key);
+        self.out.extend_from_slice(field.whole);
+        self.out.push(b',');
+    }
+
     fn put(&mut self, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
-        if self.has(key) {
-            self.remove(key);
-        }
-        self.seen |= bit(key);
-        self.fields.push(Field { start: self.out.len(), key: key.len() });
+        self.enter(key);
         self.out.push(b'"');
         self.out.extend_from_slice(key);
         self.out.extend_from_slice(b"\":");
@@ -79,16 +87,26 @@ impl Line {
         self.out.push(b',');
     }
 
-    fn has(&self, key: &[u8]) -> bool {
-        self.seen & bit(key) != 0 && self.fields.iter().any(|field| self.key(field) == key)
+    /// Notes that a field follows; of two with the same key the later one stays.
+    fn enter(&mut self, key: &[u8]) {
+        if self.has(key) {
+            self.remove(key);
+        }
+        self.seen |= bit(key);
+        self.fields.push(Field { start: self.out.len(), key: key.len() });
     }
 
-    fn key(&self, field: &Field) -> &[u8] {
-        &self.out[field.start + 1..][..field.key]
+    fn has(&self, key: &[u8]) -> bool {
+        self.seen & bit(key) != 0 && self.find(key).is_some()
+    }
+
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        let same = |field: &Field| field.key == key.len() && &self.out[field.start + 1..][..field.key] == key;
+        self.fields.iter().position(same)
     }
 
     fn remove(&mut self, key: &[u8]) {
-        let Some(at) = self.fields.iter().position(|field| self.key(field) == key) else { return };
+        let Some(at) = self.find(key) else { return };
         let start = self.fields.remove(at).start;
         let end = self.fields.get(at).map_or(self.out.len(), |next| next.start);
         self.out.drain(start..end);
@@ -112,15 +130,20 @@ impl Line {
         let span = context.span();
         let ids = span.span_context();
         if ids.is_valid() {
-            self.id(b"trace_id", format_args!("\"{}\"", ids.trace_id()));
-            self.id(b"span_id", format_args!("\"{}\"", ids.span_id()));
+            self.id(b"trace_id", &ids.trace_id().to_bytes());
+            self.id(b"span_id", &ids.span_id().to_bytes());
         }
         ids.is_valid()
     }
 
-    fn id(&mut self, key: &[u8], id: std::fmt::Arguments<'_>) {
+    fn id(&mut self, key: &[u8], id: &[u8]) {
+        let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble & 15)];
         if !self.has(key) {
-            self.put(key, |out| out.write_fmt(id).expect("writing to memory cannot fail"));
+            self.put(key, |out| {
+                out.push(b'"');
+                out.extend(id.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
+                out.push(b'"');
+            });
         }
     }
 }
@@ -147,13 +170,13 @@ fn millis(value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"Z\"");
 }
 
-/// Whether a value may hold structured text: JSON, also a quoted or truncated one, or the `Debug` form of a struct.
-/// A lone `{id}`, as in a route, does not count.
-fn may_hide_json(value: &[u8]) -> bool {
+/// Whether a value may hold the fields of something: JSON, also quoted or truncated, or the `Debug` form of a struct.
+/// In text, their brace is followed by a space or an escape; that of a route's `{id}` is not.
+fn may_hide_fields(value: &[u8]) -> bool {
     match value {
-        [b'"', b'{' | b'[' | b' ' | b'\\', ..] | [b'{' | b'[', ..] => true,
-        [b'"', ..] => value.windows(2).any(|pair| pair == b"{ " || pair == b"{\\"),
-        _ => false,
+        [b'"', ..] => value.contains(&b'{') && value.windows(2).any(|pair| pair == b"{ " || pair == b"{\\"),
+        [first, ..] => matches!(first, b'{' | b'['),
+        [] => false,
     }
 }
 
@@ -173,18 +196,26 @@ fn clean(key: &[u8], value: &[u8]) -> Option<String> {
     }
 }
 
+/// A field as it was written.
+struct Given<'a> {
+    whole: &'a [u8],
+    /// Without its quotes.
+    key: &'a [u8],
+    value: &'a [u8],
+}
+
 /// The fields that are still to be read.
 struct Scan<'a>(&'a [u8]);
 
 impl<'a> Scan<'a> {
-    /// The next key, without its quotes, and its value as written. `None` at the end, or where this is not the
-    /// compact JSON that it should be: the rest is then left out.
-    fn field(&mut self) -> Option<(&'a [u8], &'a [u8])> {
-        let (key, rest) = self.0.split_at_checked(string_end(self.0)?)?;
-        let rest = rest.strip_prefix(b":")?;
-        let (value, rest) = rest.split_at_checked(value_end(rest)?)?;
+    /// `None` at the end, or where this is not the compact JSON that it should be: the rest is then left out.
+    fn field(&mut self) -> Option<Given<'a>> {
+        let key_end = string_end(self.0)?;
+        let value_start = key_end + 1;
+        let end = value_start + value_end(self.0.get(value_start..)?)?;
+        let (whole, rest) = self.0.split_at_checked(end)?;
         self.0 = rest.strip_prefix(b",").unwrap_or_default();
-        Some((key.get(1..key.len() - 1)?, value))
+        Some(Given { whole, key: &whole[1..key_end - 1], value: &whole[value_start..] })
     }
 }
 

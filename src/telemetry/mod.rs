@@ -18,11 +18,7 @@ use crate::config::{self, LogFormat};
 use anyhow::Context;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use std::{
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tracing_subscriber::{
     Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
@@ -71,20 +67,10 @@ impl Telemetry {
         if let Some(provider) = self.provider {
             // Spans wait for a collector that may be gone; the lines need next to nothing, but need that surely.
             let limit = limit.mul_f32(0.8);
-            if !shut_down(provider, limit) {
+            if provider.shutdown_with_timeout(limit).is_err() {
                 tracing::warn!("the last spans were not exported");
             }
         }
         LOG.flush(limit.saturating_sub(start.elapsed()));
     }
-}
-
-/// On a thread of its own, since the SDK's own limit does not hold while an export is under way.
-fn shut_down(provider: SdkTracerProvider, limit: Duration) -> bool {
-    let (done, wait) = mpsc::channel();
-    let thread = thread::Builder::new().name("trace-flush".to_owned());
-    let spawned = thread.spawn(move || {
-        let _ = done.send(provider.shutdown_with_timeout(limit).is_ok());
-    });
-    spawned.is_ok() && wait.recv_timeout(limit).unwrap_or(false)
 }

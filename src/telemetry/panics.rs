@@ -1,5 +1,5 @@
 //! Panics, as log lines: one each, whatever thread they happen on.
-use super::{logs, metrics, writer::LOG};
+use super::{logs, metrics, request, writer::LOG};
 use std::{
     backtrace::Backtrace,
     io::{self, Write},
@@ -29,5 +29,8 @@ fn report(info: &PanicHookInfo<'_>) {
     }
     let err = logs::err_object("panic", message, &stack.to_string());
     tracing::error!(fatal = true, err, thread, location, "panic");
-    LOG.flush(FLUSH);
+    // A handler's panic is survived: its worker has other requests, and must not wait for stdout.
+    if request::with_current(|_| ()).is_none() {
+        LOG.flush(FLUSH);
+    }
 }

@@ -17,7 +17,7 @@ pub static LOG: Sink = Sink::new();
 const LIMIT: usize = 4 << 20;
 /// How long the first line waits for company: one write then carries all of them.
 const BATCH: Duration = Duration::from_millis(10);
-/// A burst's memory goes back to the allocator, down to this many bytes.
+/// Bytes that the buffer keeps in quiet times.
 const KEPT: usize = 64 << 10;
 
 /// Takes whole lines without blocking and writes them in batches.
@@ -97,8 +97,9 @@ impl Sink {
         loop {
             unsaid += self.next(&mut batch);
             let lost = write_all(&mut out, &batch);
+            // What this batch needed, the next one needs too; after a burst the memory goes back.
+            batch.shrink_to(KEPT.max(batch.len()));
             batch.clear();
-            batch.shrink_to(KEPT);
             self.done();
             if lost > 0 {
                 unsaid += lost;

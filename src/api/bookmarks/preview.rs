@@ -43,7 +43,7 @@ impl Previews {
         upstream: &Outbound,
         bookmark: &Bookmark,
     ) -> Result<Preview, Problem> {
-        let key = redis.key(&format!("preview:{:x}", Sha256::digest(&bookmark.url)));
+        let key = redis.key(format_args!("preview:{:x}", Sha256::digest(&bookmark.url)));
         let cached: Option<Vec<u8>> =
             redis.run("preview read", redis::cmd("GET").arg(&key)).await.unwrap_or_default();
         if let Some(preview) = cached.and_then(|json| serde_json::from_slice(&json).ok()) {

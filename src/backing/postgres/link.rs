@@ -27,7 +27,7 @@ pub(super) struct Links(Mutex<Policy>);
 
 struct Policy {
     options: PgConnectOptions,
-    /// A connection not used since then is not to be trusted.
+    /// A connection not taken since then is not to be trusted.
     doubted: Option<Instant>,
 }
 
@@ -47,11 +47,11 @@ impl Links {
         Ok(())
     }
 
-    /// A link that was last taken at `taken` has turned out dead. So have, most likely, all that were not taken since:
-    /// one failure is enough after a failover.
-    fn doubt(&self, taken: Instant) {
+    /// A link has turned out dead. So have, most likely, all that were last taken at `since` or earlier: after a
+    /// failover one failure is enough.
+    fn doubt(&self, since: Instant) {
         let mut policy = self.policy();
-        policy.doubted = policy.doubted.max(Some(taken));
+        policy.doubted = policy.doubted.max(Some(since));
     }
 
     fn is_doubted(&self, taken: Instant) -> bool {
@@ -88,16 +88,17 @@ impl Manager for Links {
 
     async fn recycle(&self, link: &mut Link, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         let taken = last_taken(metrics);
-        if self.is_doubted(taken) || link.expires < Instant::now() {
+        let now = Instant::now();
+        if self.is_doubted(taken) || link.expires < now {
             return Err(RecycleError::message("not to be used again"));
         }
-        if taken.elapsed() < TRUSTED {
+        if now - taken < TRUSTED {
             return Ok(());
         }
         match timeout(PING, link.connection.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => {
-                self.doubt(taken);
+                self.doubt(now - TRUSTED);
                 Err(RecycleError::message("does not answer"))
             }
         }

@@ -1,1 +1,348 @@
+use super::{link::TRUSTED, *};
+use crate::telemetry::request::Part;
+use crate::{
+    backing::{migrate, proxy::Proxy},
+    telemetry::request::Request,
+};
+use axum::{Router, body::Body, extract::State, http, routing::post};
+use sqlx::{
+    ConnectOptions,
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
+};
+use std::{net::Ipv4Addr, sync::Arc};
+use tokio::{net::TcpListener, time::sleep};
+use tower::ServiceExt;
+use uuid::Uuid;
 
+/// A pool of its own for `max` connections to the test's database.
+fn postgres(options: &PgConnectOptions, max: usize) -> Postgres {
+    Postgres::new(&url(options), max).unwrap()
+}
+
+fn url(options: &PgConnectOptions) -> Secret {
+    options.clone().ssl_mode(PgSslMode::Disable).to_url_lossy().to_string().into()
+}
+
+async fn proxied(options: &PgConnectOptions, max: usize) -> (Proxy, Postgres) {
+    let proxy = Proxy::to(format!("{}:{}", options.get_host(), options.get_port())).await;
+    let options = options.clone().host("127.0.0.1").port(proxy.address.port());
+    (proxy, postgres(&options, max))
+}
+
+async fn one(db: &Postgres) -> Result<i32, Error> {
+    db.run("SELECT", async |conn| sqlx::query_scalar("SELECT 1").fetch_one(conn).await).await
+}
+
+/// The server process behind the connection: another number means another connection.
+async fn backend(db: &Postgres) -> i32 {
+    let sql = "SELECT pg_backend_pid()";
+    db.run("SELECT", async |conn| sqlx::query_scalar(sql).fetch_one(conn).await).await.unwrap()
+}
+
+async fn execute(db: &Postgres, sql: &'static str) -> Result<(), Error> {
+    db.run("test", async |conn| sqlx::query(sql).execute(conn).await.map(drop)).await
+}
+
+async fn hold(db: &Postgres, count: usize) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let db = db.clone();
+        tasks.spawn(async move { execute(&db, "SELECT pg_sleep(0.05)").await.unwrap() });
+    }
+    tasks.join_all().await;
+    assert_eq!(db.connections(), (0, count));
+}
+
+fn hurried(time: Duration) -> Arc<Request> {
+    let deadline = std::time::Instant::now() + time;
+    Request::new("test".into(), Ipv4Addr::LOCALHOST.into(), deadline, Default::default())
+}
+
+/// How often the client has waited for the server: once per `Sync` or simple query.
+fn round_trips(mut sent: &[u8]) -> usize {
+    let mut count = 0;
+    while let [kind, a, b, c, d, ..] = *sent {
+        count += usize::from(matches!(kind, b'S' | b'Q'));
+        sent = &sent[1 + u32::from_be_bytes([a, b, c, d]) as usize..];
+    }
+    count
+}
+
+#[sqlx::test]
+async fn a_query_is_one_round_trip(_: PgPoolOptions, options: PgConnectOptions) {
+    let (proxy, db) = proxied(&options, 1).await;
+    one(&db).await.unwrap();
+    proxy.take_sent();
+    for _ in 0..10 {
+        one(&db).await.unwrap();
+    }
+    assert_eq!(round_trips(&proxy.take_sent()), 10);
+    assert_eq!(proxy.accepted(), 1);
+}
+
+#[sqlx::test]
+async fn only_an_idle_connection_is_asked_for_a_sign_of_life(_: PgPoolOptions, options: PgConnectOptions) {
+    let (proxy, db) = proxied(&options, 1).await;
+    one(&db).await.unwrap();
+    proxy.take_sent();
+    sleep(TRUSTED).await;
+    one(&db).await.unwrap();
+    assert_eq!(round_trips(&proxy.take_sent()), 2);
+}
+
+#[sqlx::test]
+async fn one_silent_idle_connection_is_enough_to_replace_them_all(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let (proxy, db) = proxied(&options, 5).await;
+    hold(&db, 5).await;
+    proxy.freeze();
+    sleep(TRUSTED).await;
+    let start = Instant::now();
+    one(&db).await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(600), "{:?}", start.elapsed());
+    assert_eq!((proxy.accepted(), db.connections()), (6, (0, 1)));
+}
+
+#[sqlx::test]
+async fn a_request_waits_for_a_silent_connection_no_longer_than_it_may(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let (proxy, db) = proxied(&options, 1).await;
+    one(&db).await.unwrap();
+    proxy.freeze();
+    let start = Instant::now();
+    let error = hurried(Duration::from_millis(200)).scope(one(&db)).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+    assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
+    one(&db).await.unwrap();
+}
+
+#[sqlx::test]
+async fn an_abandoned_query_frees_its_place_at_once(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 1);
+    let before = backend(&db).await;
+    timeout(Duration::from_millis(50), execute(&db, "SELECT pg_sleep(4)")).await.unwrap_err();
+    let start = Instant::now();
+    assert_ne!(backend(&db).await, before);
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+#[sqlx::test]
+async fn requests_share_the_connections_allowed(_: PgPoolOptions, options: PgConnectOptions) {
+    let (proxy, db) = proxied(&options, 3).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let db = db.clone();
+        tasks.spawn(async move { execute(&db, "SELECT pg_sleep(0.01)").await.unwrap() });
+    }
+    tasks.join_all().await;
+    assert_eq!((proxy.accepted(), db.connections()), (3, (0, 3)));
+}
+
+#[sqlx::test]
+async fn a_busy_pool_is_waited_for_one_second_at_most(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 1);
+    one(&db).await.unwrap();
+    let slow = execute(&db, "SELECT pg_sleep(2)");
+    let start = Instant::now();
+    let (slow, (error, waited)) = tokio::join!(slow, async { (one(&db).await, start.elapsed()) });
+    slow.unwrap();
+    assert!(matches!(error, Err(Error::Unavailable(_))), "{error:?}");
+    assert!(waited >= ACQUIRE && waited < ACQUIRE + Duration::from_millis(100), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_refused_connection_fails_at_once_and_a_silent_server_within_the_limit() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = Secret::from(format!("postgres://x@{}/x?sslmode=disable", listener.local_addr().unwrap()));
+    let db = Postgres::new(&url, 2).unwrap();
+    let start = Instant::now();
+    assert!(matches!(one(&db).await, Err(Error::Unavailable(_))));
+    let waited = start.elapsed();
+    assert!(waited >= ACQUIRE && waited < ACQUIRE + Duration::from_millis(100), "{waited:?}");
+    drop(listener);
+    let start = Instant::now();
+    assert!(matches!(one(&db).await, Err(Error::Unavailable(_))));
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+}
+
+#[sqlx::test]
+async fn when_the_server_ends_every_session_one_query_fails(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 5);
+    hold(&db, 5).await;
+    let other = postgres(&options, 1);
+    let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    execute(&other, sql).await.unwrap();
+    assert!(matches!(one(&db).await, Err(Error::Unavailable(_))));
+    for _ in 0..10 {
+        one(&db).await.unwrap();
+    }
+}
+
+#[sqlx::test]
+async fn a_new_url_is_used_at_once(_: PgPoolOptions, options: PgConnectOptions) {
+    let (proxy, db) = proxied(&options, 2).await;
+    hold(&db, 2).await;
+    let (next, _) = proxied(&options, 1).await;
+    let options = options.clone().host("127.0.0.1").port(next.address.port());
+    db.turn_to(&url(&options)).unwrap();
+    proxy.freeze();
+    one(&db).await.unwrap();
+    assert_eq!((proxy.accepted(), next.accepted()), (2, 1));
+    assert!(db.turn_to(&Secret::from("nonsense".to_owned())).is_err());
+    one(&db).await.unwrap();
+}
+
+#[sqlx::test]
+async fn answers_and_outages_are_told_apart(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 2);
+    let before = backend(&db).await;
+    let insert = "INSERT INTO accounts (id, email, password_hash) VALUES (gen_random_uuid(), 'a@b.c', '$')";
+    execute(&db, insert).await.unwrap();
+    let taken = execute(&db, insert).await.unwrap_err();
+    assert_eq!((taken.code(), taken.constraint()), (Some("23505"), Some("accounts_email_key")));
+    let none =
+        db.run("test", async |conn| sqlx::query("SELECT 1 WHERE false").fetch_one(conn).await.map(drop));
+    assert!(matches!(none.await, Err(Error::Query(sqlx::Error::RowNotFound))));
+    let wrong_type =
+        db.run("test", async |conn| sqlx::query_scalar::<_, String>("SELECT 1").fetch_one(conn).await);
+    assert!(matches!(wrong_type.await, Err(Error::Query(_))));
+    assert_eq!(backend(&db).await, before, "none of these is the connection's fault");
+    for sqlstate in ["40P01", "53100", "55P03", "57014", "58030"] {
+        let sql = sqlx::AssertSqlSafe(format!("DO $$ BEGIN RAISE SQLSTATE '{sqlstate}'; END $$"));
+        let raised = db.run("test", async |conn| sqlx::query(sql).execute(conn).await).await;
+        assert!(matches!(raised, Err(Error::Unavailable(_))), "{sqlstate} {raised:?}");
+    }
+    assert_eq!(backend(&db).await, before);
+}
+
+#[sqlx::test]
+async fn a_connection_to_a_server_turned_read_only_is_not_used_again(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let db = postgres(&options, 2);
+    hold(&db, 2).await;
+    let before = backend(&db).await;
+    execute(&db, "SET default_transaction_read_only = on").await.unwrap();
+    let error = execute(&db, "DELETE FROM accounts").await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
+    assert_ne!(backend(&db).await, before);
+    assert_eq!(db.connections(), (0, 1), "the others have the same server");
+}
+
+#[sqlx::test]
+async fn a_changed_result_type_fails_once(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 1);
+    let all = "SELECT * FROM accounts";
+    execute(&db, all).await.unwrap();
+    execute(&db, "ALTER TABLE accounts ADD COLUMN more int").await.unwrap();
+    assert_eq!(execute(&db, all).await.unwrap_err().code(), Some("0A000"));
+    execute(&db, all).await.unwrap();
+}
+
+#[sqlx::test]
+async fn a_locked_row_is_waited_for_two_seconds(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 2);
+    let locked: Result<(), Error> = db
+        .transaction("test", async |conn| {
+            sqlx::query("LOCK accounts").execute(conn).await?;
+            let start = Instant::now();
+            assert!(matches!(execute(&db, "DELETE FROM accounts").await, Err(Error::Unavailable(_))));
+            assert!(start.elapsed().as_secs() == 2, "{:?}", start.elapsed());
+            Ok(())
+        })
+        .await;
+    locked.unwrap();
+}
+
+async fn sign_up(db: &Postgres, email: &str, then: Result<u32, Error>) -> Result<u32, Error> {
+    let sql = "INSERT INTO accounts (id, email, password_hash) VALUES ($1, $2, '$')";
+    db.transaction("INSERT accounts", async |conn| {
+        sqlx::query(sql).bind(Uuid::now_v7()).bind(email).execute(&mut *conn).await?;
+        then
+    })
+    .await
+}
+
+async fn accounts(db: &Postgres) -> Vec<String> {
+    let sql = "SELECT email FROM accounts ORDER BY id";
+    db.run("SELECT accounts", async |conn| sqlx::query_scalar(sql).fetch_all(conn).await).await.unwrap()
+}
+
+#[sqlx::test]
+async fn a_transaction_is_kept_or_undone_as_a_whole(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 1);
+    let before = backend(&db).await;
+    assert_eq!(sign_up(&db, "kept", Ok(7)).await.unwrap(), 7);
+    let refused = Err(Error::Query(sqlx::Error::RowNotFound));
+    assert!(matches!(sign_up(&db, "undone", refused).await, Err(Error::Query(sqlx::Error::RowNotFound))));
+    assert_eq!(sign_up(&db, "KEPT", Ok(7)).await.unwrap_err().code(), Some("23505"));
+    assert_eq!(accounts(&db).await, ["kept"]);
+    assert_eq!(backend(&db).await, before, "its connection is as good as before");
+}
+
+#[sqlx::test]
+async fn a_transaction_dropped_half_way_is_undone(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 1);
+    let before = backend(&db).await;
+    let half = db.transaction("test", async |conn| -> Result<(), Error> {
+        sqlx::query("INSERT INTO accounts VALUES (gen_random_uuid(), 'half', '$')").execute(conn).await?;
+        std::future::pending().await
+    });
+    timeout(Duration::from_millis(100), half).await.unwrap_err();
+    assert_eq!(accounts(&db).await, [""; 0]);
+    assert_ne!(backend(&db).await, before);
+}
+
+#[sqlx::test]
+async fn the_schema_version_is_known(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 1);
+    assert_eq!(db.schema_version().await.unwrap(), migrate::newest_version());
+    execute(&db, "DROP TABLE _sqlx_migrations").await.unwrap();
+    assert_eq!(db.schema_version().await.unwrap(), 0);
+}
+
+#[sqlx::test]
+async fn a_closed_pool_leaves_no_session_behind(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 3);
+    hold(&db, 3).await;
+    db.close().await;
+    assert!(matches!(one(&db).await, Err(Error::Unavailable(_))));
+    let other = postgres(&options, 1);
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let sessions = async |conn: &mut PgConnection| sqlx::query_scalar::<_, i64>(sql).fetch_one(conn).await;
+    while other.run("test", sessions).await.unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn title_length(db: &Postgres, account: &Uuid, title: &str) -> Result<i32, Error> {
+    const SQL: &str = "SELECT length($1) WHERE $2 IS NOT NULL";
+    db.run("SELECT", async |conn| sqlx::query_scalar(SQL).bind(title).bind(account).fetch_one(conn).await)
+        .await
+}
+
+async fn handler(State(db): State<Postgres>, title: String) -> String {
+    let id = Uuid::now_v7();
+    let length = title_length(&db, &id, &title).await.unwrap();
+    let signed_up = sign_up(&db, &title, Ok(1)).await.unwrap();
+    format!("{length} {signed_up}")
+}
+
+#[sqlx::test]
+async fn a_handler_may_lend_its_values_and_sees_where_its_time_went(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let router = Router::new().route("/", post(handler)).with_state(postgres(&options, 1));
+    let request = hurried(Duration::from_secs(1));
+    let call = router.oneshot(http::Request::post("/").body(Body::from("four")).unwrap());
+    let response = request.clone().scope(call).await.unwrap();
+    assert_eq!(axum::body::to_bytes(response.into_body(), 100).await.unwrap(), "4 1");
+    assert!(request.spent_ms(Part::Db) > 0.0);
+}

@@ -19,11 +19,11 @@ use tokio::sync::Mutex;
 /// Longest time for one connect, TLS and password included.
 const CONNECT: Duration = Duration::from_millis(300);
 /// After a failed connect, callers get its error for so long, instead of queueing up for one attempt each.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// So many answers in a row that did not come in time mean that the peer is gone, though the connection stands.
 const SILENCES: u32 = 3;
 /// A connection lives at least so long when it is given up for its peer's sake: the next may have the same peer.
-const REPLACE: Duration = Duration::from_secs(2);
+pub(super) const REPLACE: Duration = Duration::from_secs(2);
 /// Commands waiting to be written; the rest wait at their callers.
 const QUEUE: usize = 256;
 

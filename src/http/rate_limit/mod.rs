@@ -84,7 +84,7 @@ impl Limiter {
     /// service down, nor vanish.
     pub async fn check(&self, who: &str) -> Verdict {
         let window = u64::try_from(self.rate.window.as_micros()).unwrap_or(u64::MAX);
-        let mut call = GCRA.key(self.redis.key(&format!("limit:{}:{{{who}}}", self.name)));
+        let mut call = GCRA.key(self.redis.key(format_args!("limit:{}:{{{who}}}", self.name)));
         call.arg(self.rate.count).arg(window);
         match self.redis.script("rate limit", &call).await {
             Ok(verdict) => verdict,

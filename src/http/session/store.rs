@@ -126,7 +126,7 @@ impl Sessions {
 
     /// Braces make Redis Cluster keep an account's keys together.
     fn key(&self, account_id: Uuid) -> String {
-        self.redis.key(&format!("sessions:{{{account_id}}}"))
+        self.redis.key(format_args!("sessions:{{{account_id}}}"))
     }
 
     fn parse(&self, account_id: Uuid, value: &[u8]) -> Option<Session> {

@@ -1,0 +1,50 @@
+//! The built server with a database and a key prefix of its own.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests have their own client and find the servers they were given"
+)]
+use drill::process::{Builder, Server};
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions, PgPool};
+
+pub const BIN: &str = env!("CARGO_BIN_EXE_server");
+
+/// What a server of this test needs; servers with the same `prefix` share their state.
+pub fn server(pool: &PgPool, prefix: &str) -> Builder {
+    Server::builder(BIN)
+        .env("DATABASE_URL", pool.connect_options().to_url_lossy())
+        .env("REDIS_URL", redis_url())
+        .env("REDIS_PREFIX", format!("test:{prefix}:{}:", std::process::id()))
+        .env("SHUTDOWN_LAME_DUCK", "0s")
+}
+
+/// From the environment, else from the `.env` that `make services` writes.
+pub fn redis_url() -> String {
+    let from_file = || {
+        let file = std::fs::read_to_string(".env").ok()?;
+        file.lines().find_map(|line| line.strip_prefix("REDIS_URL=").map(str::to_owned))
+    };
+    std::env::var("REDIS_URL")
+        .ok()
+        .or_else(from_file)
+        .expect("make test sets REDIS_URL, make services writes .env")
+}
+
+pub fn client() -> reqwest::Client {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::new()
+}
+
+/// Signs up and returns the cookie.
+pub async fn sign_up(server: &Server, email: &str) -> String {
+    let body = json!({"email": email, "password": "correct horse battery"});
+    let answer = client().post(server.url("/v1/accounts")).json(&body).send().await.expect("an answer");
+    assert_eq!(answer.status(), 201);
+    let cookie = answer.headers()["set-cookie"].to_str().expect("ASCII");
+    cookie.split(';').next().expect("a pair").to_owned()
+}
+
+/// The value of a log line's field, as text.
+pub fn field<'a>(line: &'a Value, name: &str) -> &'a str {
+    line[name].as_str().unwrap_or_default()
+}

@@ -1,0 +1,97 @@
+//! Stopping: what is under way is finished, in stages that the log names.
+use crate::service::{client, field, server, sign_up};
+use drill::{process::Signal, upstream::Stub};
+use serde_json::json;
+use sqlx::PgPool;
+use std::time::Duration;
+
+#[sqlx::test]
+async fn a_slow_answer_still_arrives_after_sigterm(pool: PgPool) {
+    let upstream = Stub::start().await.unwrap();
+    let server = server(&pool, "stop").env("PREVIEW_URL", upstream.url()).env("PREVIEW_TIMEOUT", "5s");
+    let server = server.start().await.unwrap();
+    server.ready().await.unwrap();
+    let cookie = sign_up(&server, "alice@example.com").await;
+    let bookmark = client().post(server.url("/v1/bookmarks")).header("cookie", &cookie);
+    let bookmark = bookmark.json(&json!({"url": "https://example.com/"})).send().await.unwrap();
+    let path = format!("{}/preview", bookmark.headers()["location"].to_str().unwrap());
+
+    upstream.delay(Duration::from_secs(2));
+    let slow = client().get(server.url(&path)).header("cookie", &cookie).send();
+    let stop = async {
+        while upstream.calls() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.signal(Signal::Term).unwrap();
+    };
+    let (answer, ()) = tokio::join!(slow, stop);
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["connection"], "close");
+
+    let exit = server.wait().await.unwrap();
+    assert_eq!(exit.code, Some(0));
+    assert!(exit.took < Duration::from_secs(15), "{exit:?}");
+    let lines: Vec<serde_json::Value> =
+        server.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let stages: Vec<&str> = lines.iter().map(|line| field(line, "msg")).collect();
+    let place = |stage: &str| {
+        stages.iter().position(|msg| *msg == stage).unwrap_or_else(|| panic!("{stage}: {stages:?}"))
+    };
+    let order =
+        ["stop requested", "lame duck", "closing", "listener closed", "dependencies released", "stopped"];
+    assert!(order.map(place).is_sorted(), "{stages:?}");
+    assert_eq!(server.stderr(), "");
+}
+
+#[sqlx::test]
+async fn readiness_goes_first_while_requests_are_still_served(pool: PgPool) {
+    let server = server(&pool, "duck").env("SHUTDOWN_LAME_DUCK", "2s").start().await.unwrap();
+    server.ready().await.unwrap();
+    server.signal(Signal::Int).unwrap();
+    server.line(|line| line["msg"] == "lame duck").await.unwrap();
+    let ready = client().get(server.ops_url("/readyz")).send().await.unwrap();
+    assert_eq!(ready.status(), 503);
+    assert!(ready.text().await.unwrap().contains("\"status\":\"draining\""));
+    assert_eq!(client().get(server.ops_url("/healthz")).send().await.unwrap().status(), 200);
+    assert_eq!(client().get(server.url("/")).send().await.unwrap().status(), 200);
+    assert_eq!(server.wait().await.unwrap().code, Some(0));
+}
+
+#[sqlx::test]
+async fn a_second_signal_ends_it_at_once(pool: PgPool) {
+    let server = server(&pool, "twice").env("SHUTDOWN_LAME_DUCK", "15s").start().await.unwrap();
+    server.signal(Signal::Term).unwrap();
+    server.line(|line| line["msg"] == "lame duck").await.unwrap();
+    server.signal(Signal::Term).unwrap();
+    let exit = server.wait().await.unwrap();
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.took < Duration::from_secs(3), "{exit:?}");
+}
+
+#[sqlx::test]
+async fn what_still_runs_at_the_drain_limit_is_cut_and_told(pool: PgPool) {
+    let upstream = Stub::start().await.unwrap();
+    upstream.delay(Duration::from_secs(60));
+    let server = server(&pool, "cut").env("PREVIEW_URL", upstream.url()).env("PREVIEW_TIMEOUT", "30s");
+    let server = server.env("REQUEST_TIMEOUT", "30s").env("SHUTDOWN_DRAIN", "1s").start().await.unwrap();
+    server.ready().await.unwrap();
+    let cookie = sign_up(&server, "alice@example.com").await;
+    let bookmark = client().post(server.url("/v1/bookmarks")).header("cookie", &cookie);
+    let bookmark = bookmark.json(&json!({"url": "https://example.com/"})).send().await.unwrap();
+    let path = format!("{}/preview", bookmark.headers()["location"].to_str().unwrap());
+    let stuck = client().get(server.url(&path)).header("cookie", &cookie).send();
+    let stop = async {
+        while upstream.calls() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.signal(Signal::Term).unwrap();
+    };
+    let (answer, ()) = tokio::join!(stuck, stop);
+    assert!(answer.is_err_and(|error| !error.is_timeout()), "the connection is closed");
+    assert_eq!(server.wait().await.unwrap().code, Some(1));
+    server.line(|line| line["msg"] == "requests cut" && line["requests"] == 1).await.unwrap();
+    let told =
+        |line: &serde_json::Value| line["code"] == "abandoned" && field(line, "route").ends_with("/preview");
+    server.line(told).await.unwrap();
+}
