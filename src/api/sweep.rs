@@ -16,6 +16,12 @@ struct Operation {
     spec: Value,
 }
 
+impl Operation {
+    fn documents(&self, status: &str) -> bool {
+        self.spec["responses"].get(status).is_some()
+    }
+}
+
 fn operations(document: &Value) -> Vec<Operation> {
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
@@ -129,7 +135,7 @@ async fn send(actor: &Actor<'_>, operation: &Operation, path: &str, wrong: &str,
 #[track_caller]
 fn is_as_documented(name: &str, operation: &Operation, answer: &Answer) {
     let status = answer.status;
-    let documented = operation.spec["responses"].get(status.as_str()).is_some();
+    let documented = operation.documents(status.as_str());
     if status.is_success() || status.is_redirection() {
         assert!(documented, "{name}: {status} is not in the document");
         return;
@@ -153,8 +159,7 @@ async fn nothing_that_is_wrong_with_a_request_breaks_an_operation(pool: PgPool) 
     for operation in operations(&document) {
         for wrong in WRONGS {
             let name = format!("{} {}, {wrong}", operation.method, operation.path);
-            if alice.cookie.borrow().is_none() || alice.get("/v1/session").await.status == 401 {
-                alice.cookie.take();
+            if alice.cookie.borrow().is_none() {
                 assert_eq!(alice.sign_in("alice@example.com", PASSWORD).await.status, 201);
             }
             let kept = alice.post("/v1/bookmarks", &json!({"url": "https://example.com/"})).await;
@@ -169,7 +174,8 @@ async fn nothing_that_is_wrong_with_a_request_breaks_an_operation(pool: PgPool) 
             }
             let answer = send(&anonymous, &operation, &unknown, wrong, &document).await;
             is_as_documented(&format!("anonymous, {name}"), &operation, &answer);
-            assert!(answer.status.is_client_error(), "anonymous, {name}: {answer:?}");
+            let open = operation.spec.get("requestBody").is_none() && !operation.documents("401");
+            assert!(answer.status.is_client_error() || open, "anonymous, {name}: {answer:?}");
             assert_ne!(answer.status, 404, "anonymous, {name}: not routed");
         }
     }

@@ -159,10 +159,10 @@ async fn without_postgres_sessions_go_on_and_the_rest_is_503_soon(pool: PgPool) 
             (Method::GET, &preview),
         ];
         let limit = Duration::from_millis(1100) + MARGIN;
-        join_all(all.map(|(method, path)| is_down(&elsewhere, method, path, limit))).await;
         let anonymous = broken.anonymous();
         let bob = json!({"email": "bob@example.com", "password": PASSWORD});
-        let (sign_in, sign_up) = tokio::join!(
+        let (_, sign_in, sign_up) = tokio::join!(
+            join_all(all.map(|(method, path)| is_down(&elsewhere, method, path, limit))),
             anonymous.sign_in("alice@example.com", PASSWORD),
             anonymous.post("/v1/accounts", &bob)
         );
