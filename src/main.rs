@@ -9,41 +9,27 @@ use app::{
     ops::{self, Health},
     server::{
         self,
-        drain::{self, Conductor},
+        drain::Conductor,
+        signals::Signals,
+        systemd::{self, Sockets},
     },
-    telemetry::{self, logs},
+    telemetry::logs,
 };
-use std::{process::ExitCode, time::Duration};
-use tokio::{net::TcpListener, task::JoinSet};
+use futures_util::FutureExt;
+use std::process::ExitCode;
+use tokio::task::JoinSet;
 
 fn main() -> ExitCode {
     commands::run()
 }
 
-/// `server serve`: exit code 0 after a clean stop, 1 when something was cut or went wrong.
-fn serve(config: &Config) -> anyhow::Result<ExitCode> {
-    let telemetry = telemetry::init(&config.telemetry)?;
-    telemetry::panics::install();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(config.worker_threads).enable_all().build()?;
-    let outcome = runtime.block_on(live(config));
-    // Work on blocking threads must not hold the exit.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    if let Err(error) = &outcome {
-        tracing::error!(fatal = true, err = logs::err_json(error), "stopped by a fault");
-    }
-    let clean = outcome.is_ok_and(|clean| clean);
-    tracing::info!(clean, "stopped");
-    telemetry.flush(Duration::from_secs(2));
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 /// From the first socket to the last; `true` when nothing was cut and nothing failed.
 async fn live(config: &Config) -> anyhow::Result<bool> {
-    let mut signals = commands::Signals::install()?;
+    let mut signals = Signals::install(config.shutdown.budget)?;
     let (app, health) = (App::connect(config)?, Health::default());
-    let public = TcpListener::bind(config.public_addr()).await.context("cannot listen on PORT")?;
-    let operations = TcpListener::bind(config.ops_addr()).await.context("cannot listen on OPS_PORT")?;
+    let mut sockets = Sockets::from_supervisor();
+    let public = sockets.listen(config.public_addr()).await.context("cannot listen on PORT")?;
+    let operations = sockets.listen(config.ops_addr()).await.context("cannot listen on OPS_PORT")?;
     let (port, ops_port) = (public.local_addr()?.port(), operations.local_addr()?.port());
     tracing::info!(
         port,
@@ -60,19 +46,21 @@ async fn live(config: &Config) -> anyhow::Result<bool> {
     serving.spawn(server::serve(public, router, config.max_connections, conductor.drain()));
     background.spawn(server::serve(operations, ops_router, ops::MAX_CONNECTIONS, forever.drain()));
     background.spawn(health.clone().watch(app.clone()));
+    background.spawn(systemd::keep_alive().map(|never| match never {}));
+    systemd::ready();
 
     let asked = tokio::select! {
-        signal = signals.next() => Ok(signal),
+        signal = signals.first() => Ok(signal),
         // None of them ever ends: the process must not go on half alive.
         ended = background.join_next() => Err(anyhow!("a background task ended: {ended:?}")),
     };
-    drain::watchdog(config.shutdown.budget);
+    signals.begin();
     match &asked {
         Ok(signal) => tracing::info!(signal, "stop requested"),
         Err(fault) => tracing::error!(fatal = true, err = logs::err_json(fault), "stop forced"),
     }
+    systemd::stopping();
     health.drain();
-    background.spawn(signals.exit_on_next());
     conductor.lead(serving.join_next()).await.context("the accept loop was started")??;
     let cut = conductor.cut();
     if !cut.is_empty() {

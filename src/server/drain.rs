@@ -5,15 +5,12 @@
 //! | 0 | lame duck | everything is served, and every answer asks the client to go elsewhere |
 //! | lame duck | closing | what waits in the accept queue is taken, the listener goes, idle connections after a quiet moment |
 //! | drain limit | cut | what still runs is answered with 503, or broken off if its answer has begun |
-//! | budget | | a thread outside the runtime ends the process |
+//! | budget | | a thread outside the runtime ends the process: `signals.rs` |
 use crate::config::Shutdown;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    process,
     sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -105,20 +102,10 @@ impl Conductor {
     }
 }
 
-/// Ends the process once `budget` has passed, from a thread that no wedged runtime can hold.
-pub fn watchdog(budget: Duration) {
-    let dog = move || {
-        thread::sleep(budget);
-        process::exit(1);
-    };
-    if let Err(error) = thread::Builder::new().name("watchdog".to_owned()).spawn(dog) {
-        tracing::error!(cause = %error, "no watchdog thread: the stop is not bounded");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const TIMELINE: Shutdown = Shutdown {
         budget: Duration::from_secs(25),

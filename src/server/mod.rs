@@ -2,7 +2,9 @@
 mod activity;
 mod connection;
 pub mod drain;
+pub mod signals;
 mod socket;
+pub mod systemd;
 
 use axum::Router;
 use drain::{Drain, Phase};
