@@ -10,9 +10,10 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("config", &[]),
     ("telemetry", &["config"]),
     ("backing", &["config", "telemetry"]),
-    ("http", &["backing", "config", "telemetry"]),
+    // Of the server only the drain: a request must hear that its time is over.
+    ("http", &["backing", "config", "server", "telemetry"]),
     ("app", &["backing", "config", "http"]),
-    ("api", &["app", "backing", "config", "http", "telemetry"]),
+    ("api", &["app", "backing", "config", "http", "server", "telemetry"]),
     ("ops", &["app", "backing", "config", "http", "telemetry"]),
     ("server", &["config", "telemetry"]),
     ("lib", &["config", "telemetry", "backing", "http", "app", "api", "ops", "server"]),

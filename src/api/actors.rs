@@ -29,7 +29,7 @@ pub struct Service {
     pub app: App,
     pub config: Config,
     client: reqwest::Client,
-    _running: JoinSet<usize>,
+    _running: JoinSet<()>,
     _conductor: Conductor,
 }
 
@@ -81,7 +81,8 @@ impl Service {
         let address = listener.local_addr().expect("bound");
         let conductor = Conductor::new(config.shutdown);
         let mut running = JoinSet::new();
-        running.spawn(server::serve(listener, super::router(app.clone(), &config), 1000, conductor.drain()));
+        let router = super::router(app.clone(), &config, conductor.drain());
+        running.spawn(server::serve(listener, router, 1000, conductor.drain()));
         let client = reqwest::Client::new();
         Self { address, app, config, client, _running: running, _conductor: conductor }
     }

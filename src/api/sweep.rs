@@ -168,6 +168,9 @@ async fn nothing_that_is_wrong_with_a_request_breaks_an_operation(pool: PgPool) 
 
             let answer = send(&alice, &operation, &known, wrong, &document).await;
             is_as_documented(&format!("signed in, {name}"), &operation, &answer);
+            if answer.header("set-cookie").starts_with("__Host-session=;") {
+                alice.cookie.take();
+            }
             assert_ne!(answer.status, 401, "signed in, {name}");
             if operation.path.starts_with("/v1/bookmarks") {
                 assert_ne!(answer.status, 404, "signed in, {name}: not routed");

@@ -1,6 +1,9 @@
 //! The outermost layer: gives each request its id, deadline and span, and tells of it when it is done.
 use super::{Problem, report::Watched, request_id, security};
-use crate::telemetry::{request::Request as Current, traces};
+use crate::{
+    server::drain::{Drain, Phase},
+    telemetry::{request::Request as Current, traces},
+};
 use axum::{
     extract::{ConnectInfo, Request, State},
     http::HeaderValue,
@@ -16,18 +19,22 @@ use std::{
 };
 
 /// What the layer needs to know of the settings.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Observe {
     pub request_timeout: Duration,
     pub trusted_proxies: usize,
+    pub drain: Drain,
 }
 
 /// Runs the request under its deadline; whatever happens inside, the client gets an answer and the log one line.
-pub async fn observe(State(observe): State<Observe>, request: Request, next: Next) -> Response {
+pub async fn observe(State(mut observe): State<Observe>, request: Request, next: Next) -> Response {
     let current = observe.current(&request, Instant::now());
     let work = async {
         let watched = Watched::new(Arc::clone(&current), &request);
-        let mut response = answer(request, next, current.deadline).await;
+        let mut response = tokio::select! {
+            response = answer(request, next, current.deadline) => response,
+            () = observe.drain.reached(Phase::Cut) => watched.cut(&observe.drain),
+        };
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&current.id) {
             headers.insert(request_id::HEADER, id);
@@ -40,7 +47,7 @@ pub async fn observe(State(observe): State<Observe>, request: Request, next: Nex
 }
 
 impl Observe {
-    fn current(self, request: &Request, start: Instant) -> Arc<Current> {
+    fn current(&self, request: &Request, start: Instant) -> Arc<Current> {
         let headers = request.headers();
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());

@@ -1,5 +1,6 @@
 //! Tells of each request once, when it is over: in the log, in the metrics and in its span.
-use super::problem::Refusal;
+use super::{Problem, problem::Refusal};
+use crate::server::drain::Drain;
 use crate::telemetry::{
     logs,
     metrics::{self, Counted},
@@ -9,9 +10,9 @@ use crate::telemetry::{
 use axum::{
     extract::{MatchedPath, Request},
     http::{Method, StatusCode},
-    response::Response,
+    response::{IntoResponse, Response},
 };
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, thread::panicking, time::Instant};
 
 /// A request under way.
 pub struct Watched {
@@ -39,23 +40,34 @@ impl Watched {
         self.tell(response.status(), response.extensions().get());
     }
 
+    /// The answer to a request that the stop has no more time for.
+    pub fn cut(&self, drain: &Drain) -> Response {
+        drain.cut(self.route());
+        Problem::stopping().into_response()
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("<unmatched>", MatchedPath::as_str)
+    }
+
     fn tell(&mut self, status: StatusCode, refusal: Option<&Refusal>) {
         self.told = true;
         let route = self.route.as_ref().map(MatchedPath::as_str);
         metrics::request_finished(&self.method, route, status, self.start.elapsed());
-        self.log(route.unwrap_or("<unmatched>"), status, refusal);
+        self.log(status, refusal);
         traces::end_server_span(&self.current.otel, &self.method, route, status);
     }
 
     /// The request's one line.
-    fn log(&self, route: &str, status: StatusCode, refusal: Option<&Refusal>) {
+    fn log(&self, status: StatusCode, refusal: Option<&Refusal>) {
         let current = &*self.current;
         let code = refusal.map(|refusal| refusal.code);
         let account_id = current.account.get().map(tracing::field::display);
         let latency_ms = self.start.elapsed().as_micros() as f64 / 1000.0;
         let [queue_ms, db_ms, redis_ms, outbound_ms] =
             [Part::Queue, Part::Db, Part::Redis, Part::Outbound].map(|part| current.spent_ms(part));
-        let (method, client, is_fault) = (self.method.as_str(), &current.client, is_fault(status));
+        let (method, route, client) = (self.method.as_str(), self.route(), &current.client);
+        let is_fault = is_fault(status);
         let status = status.as_u16();
         match refusal.and_then(|refusal| refusal.source.as_deref()) {
             Some(error) if is_fault => tracing::error!(
@@ -75,12 +87,13 @@ fn is_fault(status: StatusCode) -> bool {
     matches!(status, StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY)
 }
 
-/// Without an answer: the client hung up, or the stop cut the request. 499, as nginx has it.
+/// Without an answer: the client hung up (499, as nginx has it), or a layer panicked.
 impl Drop for Watched {
     fn drop(&mut self) {
         if !self.told {
-            let abandoned = Refusal { code: "abandoned", source: None };
-            self.tell(StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST), Some(&abandoned));
+            let (status, code) = if panicking() { (500, "internal") } else { (499, "abandoned") };
+            let status = StatusCode::from_u16(status).expect("both are in the range of statuses");
+            self.tell(status, Some(&Refusal { code, source: None }));
         }
     }
 }

@@ -151,7 +151,7 @@ async fn a_malformed_id_is_an_unknown_one(pool: PgPool) {
     let service = Service::start(&pool).await;
     let alice = service.sign_up("alice").await;
     let unknown = Uuid::now_v7().to_string();
-    for id in ["1", "-1", "junk", "%00", "%zz", "%ff", "18446744073709551616", &unknown] {
+    for id in ["1", "-1", "junk", "%20", "18446744073709551616", &unknown] {
         let path = format!("/v1/bookmarks/{id}");
         alice.get(&path).await.is_problem(404, "not_found");
         alice.get(&format!("{path}/preview")).await.is_problem(404, "not_found");

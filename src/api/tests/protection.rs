@@ -18,11 +18,16 @@ async fn the_root_says_what_this_is() {
 async fn what_is_not_there_is_a_problem_too() {
     let service = Service::without_postgres(|_| {}).await;
     let anonymous = service.anonymous();
-    for path in
-        ["/nothing", "//", "/v1", "/v1/", "/v1/session/", "/%00", "/docs/nothing", "/docs/..%2fCargo.toml"]
-    {
+    for path in ["/nothing", "//", "/v1", "/v1/", "/v1/session/", "/docs/nothing", "/docs/..%2fCargo.toml"] {
         anonymous.get(path).await.is_problem(404, "not_found");
     }
+    for path in ["/%00", "/v1/bookmarks/%zz", "/v1/bookmarks/%ff", "/v1/bookmarks/%4"] {
+        anonymous.get(path).await.is_problem(400, "bad_path");
+    }
+    let long = "x".repeat(9000);
+    anonymous.get(&format!("/{long}")).await.is_problem(414, "uri_too_long");
+    let long = [("x-long", &*long); 4];
+    anonymous.send(Method::GET, "/", &long, None).await.is_problem(431, "head_too_large");
     for (method, path, allowed) in [
         (Method::PATCH, "/v1/bookmarks", "GET"),
         (Method::PUT, "/v1/session", "DELETE"),
