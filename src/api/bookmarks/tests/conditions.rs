@@ -1,6 +1,6 @@
 //! `If-None-Match` and `If-Match`.
 use super::keep;
-use crate::api::actors::Service;
+use crate::api::actors::{Service, eventually};
 use axum::http::Method;
 use futures_util::future::join_all;
 use serde_json::json;
@@ -71,15 +71,25 @@ async fn of_several_writers_with_one_tag_one_wins(pool: PgPool) {
     let service = Service::start(&pool).await;
     let alice = service.sign_up("alice").await;
     let path = keep(&alice, &json!({"url": "https://example.com/"})).await;
-    let etag = alice.get(&path).await.header("etag").to_owned();
-    let (alice, path, etag) = (&alice, path.as_str(), etag.as_str());
-    let answers = join_all((0..8).map(async |writer| {
+    let mut stopper = pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT id FROM bookmarks FOR UPDATE").execute(&mut *stopper).await.expect("a lock");
+    let all_have_read = async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity \
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("three writers wait for the row", async || {
+            let count: i64 = sqlx::query_scalar(waiting).fetch_one(&pool).await.expect("a count");
+            count == 3
+        })
+        .await;
+        stopper.rollback().await.expect("the lock goes");
+    };
+    let write = async |writer: usize| {
         let body = json!({"url": format!("https://example.com/{writer}")});
-        alice.send(Method::PUT, path, &[("if-match", etag)], Some(&body)).await
-    }))
-    .await;
+        alice.send(Method::PUT, &path, &[("if-match", "\"1\"")], Some(&body)).await
+    };
+    let (answers, ()) = tokio::join!(join_all([write(0), write(1), write(2)]), all_have_read);
     let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
     assert_eq!(won.len(), 1);
     lost.iter().for_each(|answer| answer.is_problem(412, "stale"));
-    assert_eq!(alice.get(path).await.body, won[0].body);
+    assert_eq!(alice.get(&path).await.body, won[0].body);
 }

@@ -37,9 +37,11 @@ async fn pages_have_neither_gaps_nor_repeats_while_the_list_changes(pool: PgPool
         assert_eq!(urls(&page.body).len(), 5);
         path = format!("/v1/bookmarks?limit=5&cursor={cursor}");
         keep_numbered(&alice, 50 + page_number..51 + page_number).await;
-        // The one that the cursor points at goes; its place in the list stays.
-        let any = [("if-match", "*")];
-        alice.send(Method::DELETE, &format!("/v1/bookmarks/{cursor}"), &any, None).await;
+        if page_number % 2 == 1 {
+            // The one that the cursor points at goes; its place in the list stays.
+            let any = [("if-match", "*")];
+            alice.send(Method::DELETE, &format!("/v1/bookmarks/{cursor}"), &any, None).await;
+        }
     }
     assert_eq!(seen, expected);
 }
