@@ -11,14 +11,23 @@ use crate::{
 use axum::http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
-use std::{cell::RefCell, net::SocketAddr};
-use tokio::{net::TcpListener, task::JoinSet};
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use uuid::Uuid;
 
 /// The service; it stops when this is dropped.
 pub struct Service {
     pub address: SocketAddr,
     pub app: App,
+    pub config: Config,
     client: reqwest::Client,
     _running: JoinSet<()>,
     _conductor: Conductor,
@@ -35,16 +44,25 @@ pub struct Answer {
 
 /// Somebody with a cookie jar for one cookie.
 pub struct Actor<'a> {
-    service: &'a Service,
+    pub service: &'a Service,
     pub email: String,
     pub cookie: RefCell<Option<String>>,
 }
 
 pub const PASSWORD: &str = "correct horse battery staple";
+/// Nothing listens there, and only root could change that.
+pub const NOWHERE: &str = "127.0.0.1:1";
 
 impl Service {
     pub async fn start(pool: &PgPool) -> Self {
         Self::start_with(pool, |_| {}).await
+    }
+
+    /// Starts with a database that refuses connections.
+    pub async fn without_postgres(change: impl FnOnce(&mut Config)) -> Self {
+        let nowhere =
+            PgPool::connect_lazy(&format!("postgres://nobody@{NOWHERE}/none")).expect("a sound URL");
+        Self::start_with(&nowhere, change).await
     }
 
     /// Starts with other settings. The database is the test's own, the keys in Redis have a prefix of their own.
@@ -63,17 +81,25 @@ impl Service {
         let address = listener.local_addr().expect("bound");
         let conductor = Conductor::new(config.shutdown);
         let mut running = JoinSet::new();
-        running.spawn(server::serve(
-            listener,
-            super::router(app.clone(), &config, conductor.drain()),
-            1000,
-            conductor.drain(),
-        ));
-        Self { address, app, client: reqwest::Client::new(), _running: running, _conductor: conductor }
+        let router = super::router(app.clone(), &config, conductor.drain());
+        running.spawn(server::serve(listener, router, 1000, conductor.drain()));
+        let client = reqwest::Client::new();
+        Self { address, app, config, client, _running: running, _conductor: conductor }
     }
 
     pub fn anonymous(&self) -> Actor<'_> {
         Actor { service: self, email: String::new(), cookie: RefCell::default() }
+    }
+
+    /// Sends bytes and reads until the service closes; the request should ask for that.
+    pub async fn raw(&self, request: impl AsRef<[u8]>) -> Answer {
+        let mut socket = TcpStream::connect(self.address).await.expect("the service listens");
+        let (mut reading, mut writing) = socket.split();
+        let mut bytes = Vec::new();
+        // The service may answer, and close, before it has read everything.
+        let (_, read) = tokio::join!(writing.write_all(request.as_ref()), reading.read_to_end(&mut bytes));
+        drop(read);
+        Answer::parse(&String::from_utf8_lossy(&bytes))
     }
 
     /// A new account, signed in.
@@ -93,7 +119,25 @@ fn given(name: &str) -> Option<String> {
     })
 }
 
+/// Waits until `condition` holds; fails after ten seconds.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !condition().await {
+        assert!(start.elapsed() < Duration::from_secs(10), "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 impl Actor<'_> {
+    /// The same person, cookie included, as a client of another replica.
+    pub fn at<'a>(&self, service: &'a Service) -> Actor<'a> {
+        Actor { service, email: self.email.clone(), cookie: self.cookie.clone() }
+    }
+
+    pub async fn sign_in(&self, email: &str, password: &str) -> Answer {
+        self.post("/v1/session", &json!({"email": email, "password": password})).await
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], None).await
     }
@@ -151,6 +195,17 @@ impl Actor<'_> {
 }
 
 impl Answer {
+    fn parse(response: &str) -> Self {
+        let (head, text) = response.split_once("\r\n\r\n").unwrap_or((response, ""));
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no answer but {response:?}"));
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers = headers.filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+        let body = serde_json::from_str(text).unwrap_or_default();
+        Self { status, headers: headers.collect(), text: text.to_owned(), body }
+    }
+
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -166,5 +221,14 @@ impl Answer {
         assert!(self.body["title"].is_string() && self.body["detail"].is_string(), "{self:?}");
         let waits = matches!(status, 429 | 503);
         assert_eq!(self.headers.contains_key("retry-after"), waits, "{self:?}");
+    }
+
+    /// Checks that this is a 422 that names exactly this field.
+    #[track_caller]
+    pub fn is_invalid(&self, field: &str) {
+        self.is_problem(422, "invalid");
+        let errors = self.body["errors"].as_array().expect("a list of fields");
+        assert_eq!((errors.len(), &errors[0]["field"]), (1, &json!(field)), "{self:?}");
+        assert!(errors[0]["message"].as_str().is_some_and(|message| !message.is_empty()), "{self:?}");
     }
 }

@@ -5,6 +5,10 @@ mod actors;
 mod bookmarks; // example
 mod docs;
 mod sessions;
+#[cfg(test)]
+mod sweep;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     app::App,

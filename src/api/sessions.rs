@@ -69,7 +69,8 @@ pub struct SessionList {
 }
 
 /// Signs in.
-#[utoipa::path(post, path = "/v1/session", tag = "sessions", request_body = Credentials, responses(
+#[utoipa::path(post, path = "/v1/session", operation_id = "sign_in", tag = "sessions",
+    request_body = Credentials, responses(
     (status = 201, description = "Signed in; the session is in the cookie", body = CurrentSession),
     (status = 401, description = "`bad_credentials`: no such account, or not its password"),
     (status = 422, description = "`invalid`"),
@@ -85,8 +86,8 @@ pub async fn create(
     Json(credentials): Json<Credentials>,
 ) -> Result<Response, Problem> {
     let email = credentials.email.as_str();
-    limiter.check(&session::client()).await.allow()?;
-    limiter.check(&format!("{:x}", Sha256::digest(email.to_lowercase()))).await.allow()?;
+    limiter.admit(&session::client()).await?;
+    limiter.admit(&format!("{:x}", Sha256::digest(email.to_lowercase()))).await?;
     let account = store::find_by_email(&db, email).await?;
     let (account, hash) = account.map_or((None, None), |(account, hash)| (Some(account), Some(hash)));
     let right = passwords.verify(credentials.password.into_inner(), hash).await?;
@@ -100,7 +101,7 @@ pub async fn create(
 }
 
 /// The session that asks.
-#[utoipa::path(get, path = "/v1/session", tag = "sessions", responses(
+#[utoipa::path(get, path = "/v1/session", operation_id = "show_session", tag = "sessions", responses(
     (status = 200, description = "Signed in", body = CurrentSession),
     (status = 401, description = "`no_session`"),
 ))]
@@ -109,7 +110,7 @@ pub async fn show(SignedIn { session, .. }: SignedIn) -> axum::Json<CurrentSessi
 }
 
 /// Signs out, on every replica at once.
-#[utoipa::path(delete, path = "/v1/session", tag = "sessions", responses(
+#[utoipa::path(delete, path = "/v1/session", operation_id = "sign_out", tag = "sessions", responses(
     (status = 204, description = "Signed out"),
     (status = 401, description = "`no_session`"),
 ))]
@@ -122,7 +123,7 @@ pub async fn delete(
 }
 
 /// Everywhere the account is signed in, newest first.
-#[utoipa::path(get, path = "/v1/sessions", tag = "sessions", responses(
+#[utoipa::path(get, path = "/v1/sessions", operation_id = "list_sessions", tag = "sessions", responses(
     (status = 200, description = "The sessions", body = SessionList),
     (status = 401, description = "`no_session`"),
 ))]
@@ -142,7 +143,8 @@ pub async fn list(
 }
 
 /// Signs out everywhere, here too.
-#[utoipa::path(delete, path = "/v1/sessions", tag = "sessions", responses(
+#[utoipa::path(delete, path = "/v1/sessions", operation_id = "sign_out_everywhere", tag = "sessions",
+    responses(
     (status = 204, description = "Signed out everywhere"),
     (status = 401, description = "`no_session`"),
 ))]
@@ -155,7 +157,8 @@ pub async fn delete_all(
 }
 
 /// Signs out in one place.
-#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions", params(("id" = Uuid, Path)), responses(
+#[utoipa::path(delete, path = "/v1/sessions/{id}", operation_id = "end_session", tag = "sessions",
+    params(("id" = Uuid, Path)), responses(
     (status = 204, description = "That session has ended"),
     (status = 401, description = "`no_session`"),
     (status = 404, description = "`not_found`: the account has no such session"),
@@ -208,3 +211,6 @@ pub async fn end_presented(sessions: &Sessions, old: Option<Token>) -> Result<()
 pub fn cookie(sessions: &Sessions, token: &Token) -> AppendHeaders<[(HeaderName, HeaderValue); 1]> {
     AppendHeaders([(header::SET_COOKIE, session::set_cookie(token, sessions.life()))])
 }
+
+#[cfg(test)]
+mod tests;

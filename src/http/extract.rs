@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use std::time::Duration;
 
 /// Longest body in bytes.
@@ -72,6 +72,10 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         {
             return broken(error.inner());
         }
+        // What follows the wrong field has not been read yet.
+        if let Err(error) = serde_json::from_slice::<IgnoredAny>(body) {
+            return broken(&error);
+        }
         invalid(&error.path().to_string(), &message)
     })?;
     json.end().map_err(|error| broken(&error))?;
@@ -87,6 +91,9 @@ fn invalid(path: &str, message: &str) -> Problem {
     if message.starts_with("missing field") {
         return Problem::invalid(format!("{parent}{named}"), "is required");
     }
+    if message.starts_with("duplicate field") {
+        return Problem::invalid(format!("{parent}{named}"), "is given more than once");
+    }
     if message.starts_with("unknown field") {
         return Problem::invalid(if path == "." { named } else { path }, "is not a known field");
     }
@@ -94,6 +101,8 @@ fn invalid(path: &str, message: &str) -> Problem {
         wrong_type(message)
     } else if message.starts_with("invalid ") {
         "is out of range"
+    } else if message.starts_with("UUID ") {
+        "is malformed"
     } else {
         message
     };

@@ -7,7 +7,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -22,6 +22,7 @@ pub struct Problem {
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
+    headers: Vec<(HeaderName, HeaderValue)>,
     source: Option<anyhow::Error>,
 }
 
@@ -61,7 +62,8 @@ pub struct ProblemBody<'a> {
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, detail: detail.into(), errors: Vec::new(), retry_after: None, source: None }
+        let (errors, headers) = (Vec::new(), Vec::new());
+        Self { status, code, detail: detail.into(), errors, retry_after: None, headers, source: None }
     }
 
     /// 422 `invalid` for one field.
@@ -124,6 +126,12 @@ impl Problem {
         self
     }
 
+    /// Sends these headers too.
+    pub fn headers(mut self, headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> Self {
+        self.headers.extend(headers);
+        self
+    }
+
     fn because(mut self, source: anyhow::Error) -> Self {
         self.source = Some(source);
         self
@@ -141,6 +149,7 @@ impl IntoResponse for Problem {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
+        headers.extend(self.headers);
         let refusal = Refusal { code: self.code, source: self.source.map(Arc::new) };
         response.extensions_mut().insert(refusal);
         response

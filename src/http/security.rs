@@ -86,7 +86,8 @@ fn has_one_sound_host(parts: &Parts) -> bool {
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => {
             // A target with a host of its own must mean the same one.
-            is_authority(host) && parts.uri.authority().is_none_or(|target| target.as_str() == host)
+            let target = parts.uri.authority();
+            authority(host).is_some_and(|host| target.is_none_or(|target| *target == host))
         }
         // HTTP/2 carries it in the request target, HTTP/1.0 may leave it out.
         (None, _) => parts.uri.authority().is_some() || parts.version == Version::HTTP_10,
@@ -94,9 +95,14 @@ fn has_one_sound_host(parts: &Parts) -> bool {
     }
 }
 
-fn is_authority(host: &HeaderValue) -> bool {
-    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
-    authority.is_some_and(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
+/// `host` or `host:port`.
+fn authority(host: &HeaderValue) -> Option<Authority> {
+    let authority: Authority = host.to_str().ok()?.parse().ok()?;
+    let host = authority.host();
+    // The parser lets any text pass as the port, and a user before the host.
+    let port = authority.as_str().strip_prefix(host)?;
+    let sound = !host.is_empty() && (port.is_empty() || authority.port_u16().is_some());
+    sound.then_some(authority)
 }
 
 type Refuse = fn(ProtectionError) -> Response;

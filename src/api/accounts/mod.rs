@@ -39,7 +39,8 @@ pub struct NewPassword {
 }
 
 /// Signs up: makes an account and signs it in.
-#[utoipa::path(post, path = "/v1/accounts", tag = "accounts", request_body = Credentials, responses(
+#[utoipa::path(post, path = "/v1/accounts", operation_id = "create_account", tag = "accounts",
+    request_body = Credentials, responses(
     (status = 201, description = "The account; the session is in the cookie", body = Account),
     (status = 409, description = "`email_taken`"),
     (status = 422, description = "`invalid`: not an address, or a password that is too short or too common"),
@@ -53,7 +54,7 @@ pub async fn create(
     headers: HeaderMap,
     Json(new): Json<Credentials>,
 ) -> Result<Response, Problem> {
-    limiter.check(&session::client()).await.allow()?;
+    limiter.admit(&session::client()).await?;
     let hash = passwords.hash(new.password.chosen("password")?).await?;
     let (account, cookie) = db
         .transaction("INSERT accounts", async |conn| {
@@ -89,7 +90,7 @@ pub async fn change_password(
 ) -> Result<Response, Problem> {
     let id = session.account_id;
     let chosen = change.new_password.chosen("new_password")?;
-    limiter.check(&id.to_string()).await.allow()?;
+    limiter.admit(&id.to_string()).await?;
     let known = store::password_hash(&db, id).await?;
     if !passwords.verify(change.current_password.into_inner(), known).await? {
         return Err(Problem::new(StatusCode::FORBIDDEN, "bad_credentials", "The current password is wrong."));
@@ -114,3 +115,6 @@ impl From<passwords::Error> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

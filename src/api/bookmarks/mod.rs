@@ -43,7 +43,8 @@ pub struct BookmarkList {
 }
 
 /// Keeps a bookmark. The same URL may be kept twice.
-#[utoipa::path(post, path = "/v1/bookmarks", tag = "bookmarks", request_body = NewBookmark,
+#[utoipa::path(post, path = "/v1/bookmarks", operation_id = "create_bookmark", tag = "bookmarks",
+    request_body = NewBookmark,
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key and body replays the first answer")),
     responses(
         (status = 201, description = "Kept; `Location` and `ETag` are set", body = Bookmark),
@@ -71,7 +72,8 @@ pub async fn create(
 }
 
 /// The account's bookmarks, newest first.
-#[utoipa::path(get, path = "/v1/bookmarks", tag = "bookmarks", params(Page), responses(
+#[utoipa::path(get, path = "/v1/bookmarks", operation_id = "list_bookmarks", tag = "bookmarks",
+    params(Page), responses(
     (status = 200, description = "One page", body = BookmarkList),
     (status = 401, description = "`no_session`"),
     (status = 422, description = "`invalid`"),
@@ -91,7 +93,7 @@ pub async fn list(
 }
 
 /// One bookmark.
-#[utoipa::path(get, path = "/v1/bookmarks/{id}", tag = "bookmarks",
+#[utoipa::path(get, path = "/v1/bookmarks/{id}", operation_id = "show_bookmark", tag = "bookmarks",
     params(("id" = Uuid, Path), ("If-None-Match" = Option<String>, Header)),
     responses(
         (status = 200, description = "The bookmark; `ETag` is set", body = Bookmark),
@@ -115,7 +117,8 @@ pub async fn show(
 }
 
 /// Replaces a bookmark that has not changed since it was read.
-#[utoipa::path(put, path = "/v1/bookmarks/{id}", tag = "bookmarks", request_body = NewBookmark,
+#[utoipa::path(put, path = "/v1/bookmarks/{id}", operation_id = "replace_bookmark", tag = "bookmarks",
+    request_body = NewBookmark,
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses(
         (status = 200, description = "Replaced; the new `ETag` is set", body = Bookmark),
@@ -138,7 +141,7 @@ pub async fn replace(
 }
 
 /// Deletes a bookmark that has not changed since it was read.
-#[utoipa::path(delete, path = "/v1/bookmarks/{id}", tag = "bookmarks",
+#[utoipa::path(delete, path = "/v1/bookmarks/{id}", operation_id = "delete_bookmark", tag = "bookmarks",
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses(
         (status = 204, description = "Deleted"),

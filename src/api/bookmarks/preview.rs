@@ -83,3 +83,6 @@ async fn fetch(
     }
     Ok(preview)
 }
+
+#[cfg(test)]
+mod tests;

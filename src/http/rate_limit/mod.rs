@@ -3,7 +3,7 @@ mod local;
 
 use super::Problem;
 use crate::{backing::redis::Redis, config::Rate, telemetry::metrics};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use redis::{FromRedisValue, ParsingError, Script, Value};
 use std::{
     net::IpAddr,
@@ -28,29 +28,6 @@ impl FromRedisValue for Verdict {
     }
 }
 
-impl Verdict {
-    /// # Errors
-    /// 429 `rate_limited` when the request is one too many.
-    pub fn allow(self) -> Result<(), Problem> {
-        if self.allowed {
-            return Ok(());
-        }
-        metrics::rejected("rate_limited");
-        let detail = "Too many requests; wait as Retry-After says.";
-        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(self.wait))
-    }
-
-    /// Writes `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
-    pub fn write(self, rate: Rate, headers: &mut HeaderMap) {
-        let policy = format!("\"default\";q={};w={}", rate.count, rate.window.as_secs().max(1));
-        let state = format!("\"default\";r={};t={}", self.remaining, self.wait.as_secs() + 1);
-        for (name, value) in [("ratelimit-policy", policy), ("ratelimit", state)] {
-            let value = HeaderValue::try_from(value).expect("quotes and digits are legal in a header");
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    }
-}
-
 /// One limit, counted per key.
 #[derive(Clone)]
 pub struct Limiter {
@@ -72,8 +49,35 @@ impl Limiter {
         Self { redis, name, rate, local: Arc::default() }
     }
 
-    pub fn rate(&self) -> Rate {
-        self.rate
+    /// Counts a request of `who` and refuses one too many.
+    ///
+    /// # Errors
+    /// As [`Limiter::allow`].
+    pub async fn admit(&self, who: &str) -> Result<(), Problem> {
+        self.allow(self.check(who).await)
+    }
+
+    /// # Errors
+    /// 429 `rate_limited` when the request is one too many.
+    pub fn allow(&self, verdict: Verdict) -> Result<(), Problem> {
+        if verdict.allowed {
+            return Ok(());
+        }
+        metrics::rejected("rate_limited");
+        let detail = "Too many requests; wait as Retry-After says.";
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
+        Err(problem.retry_after(verdict.wait).headers(self.headers(verdict)))
+    }
+
+    /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+    pub fn headers(&self, verdict: Verdict) -> [(HeaderName, HeaderValue); 2] {
+        let Self { name, rate, .. } = self;
+        let policy = format!("\"{name}\";q={};w={}", rate.count, rate.window.as_secs().max(1));
+        let state = format!("\"{name}\";r={};t={}", verdict.remaining, verdict.wait.as_secs() + 1);
+        [("ratelimit-policy", policy), ("ratelimit", state)].map(|(name, value)| {
+            let value = HeaderValue::try_from(value).expect("quotes and digits are legal in a header");
+            (HeaderName::from_static(name), value)
+        })
     }
 
     /// Counts a request of `who`. While Redis is away this process counts by itself: a limiter must not take the

@@ -40,10 +40,13 @@ pub async fn identify(
         Some(token) => of_token(&sessions, &limiter, token).await,
         None => (Identity::Anonymous, limiter.check(&client()).await),
     };
-    verdict.allow()?;
+    limiter.allow(verdict)?;
     request.extensions_mut().insert(identity);
     let mut response = next.run(request).await;
-    verdict.write(limiter.rate(), response.headers_mut());
+    for (name, value) in limiter.headers(verdict) {
+        // A tighter limit that refused the request has said so already.
+        response.headers_mut().entry(name).or_insert(value);
+    }
     Ok(response)
 }
 

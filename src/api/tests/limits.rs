@@ -1,0 +1,126 @@
+//! How many requests, how large, how long.
+use crate::api::actors::{Answer, PASSWORD, Service, eventually};
+use axum::http::Method;
+use serde_json::json;
+use sqlx::PgPool;
+use std::time::{Duration, Instant};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+#[track_caller]
+fn is_limited(answer: &Answer) {
+    answer.is_problem(429, "rate_limited");
+    assert_eq!(answer.header("ratelimit-policy"), "\"requests\";q=3;w=60");
+    assert!(answer.header("ratelimit").starts_with("\"requests\";r=0;t="), "{answer:?}");
+    let wait: u64 = answer.header("retry-after").parse().expect("seconds");
+    assert!((1..=20).contains(&wait), "one is free after a third of a minute: {wait}");
+}
+
+#[tokio::test]
+async fn a_network_without_a_session_is_limited_and_told_what_is_left() {
+    let service = Service::without_postgres(|config| {
+        (config.rate_limit.count, config.trusted_proxies) = (3, 1);
+    })
+    .await;
+    let anonymous = service.anonymous();
+    let from = async |network: &str, cookie: &str| {
+        let headers = [("x-forwarded-for", network), ("cookie", cookie)];
+        anonymous.send(Method::GET, "/v1/session", &headers, None).await
+    };
+    for (left, cookie) in [(2, ""), (1, "__Host-session=junk"), (0, "a=b")] {
+        let answer = from("192.0.2.1", cookie).await;
+        answer.is_problem(401, "no_session");
+        assert_eq!(answer.header("ratelimit-policy"), "\"requests\";q=3;w=60");
+        assert!(answer.header("ratelimit").starts_with(&format!("\"requests\";r={left};t=")), "{answer:?}");
+    }
+    is_limited(&from("192.0.2.1", "").await);
+    is_limited(&from("203.0.113.9, 192.0.2.1", "").await);
+    from("192.0.2.2", "").await.is_problem(401, "no_session");
+}
+
+#[sqlx::test]
+async fn an_account_is_limited_wherever_it_asks_from_and_its_network_is_not(pool: PgPool) {
+    let service = Service::start_with(&pool, |config| {
+        (config.rate_limit.count, config.trusted_proxies) = (3, 1);
+    })
+    .await;
+    let alice = service.sign_up("alice").await;
+    let phone = service.anonymous();
+    phone.sign_in(&alice.email, PASSWORD).await;
+    for (number, actor) in [&alice, &phone, &alice].into_iter().enumerate() {
+        let network = [("x-forwarded-for", &*format!("192.0.2.{number}"))];
+        assert_eq!(actor.send(Method::GET, "/v1/session", &network, None).await.status, 200);
+    }
+    let fresh = [("x-forwarded-for", "192.0.2.77")];
+    is_limited(&phone.send(Method::GET, "/v1/session", &fresh, None).await);
+    let anonymous = service.anonymous().send(Method::GET, "/v1/session", &fresh, None).await;
+    anonymous.is_problem(401, "no_session");
+}
+
+#[sqlx::test]
+async fn replicas_count_together(pool: PgPool) {
+    let service = Service::start_with(&pool, |config| config.rate_limit.count = 3).await;
+    let replica = Service::start_with(&pool, |config| {
+        config.rate_limit.count = 3;
+        config.redis_prefix.clone_from(&service.config.redis_prefix);
+    })
+    .await;
+    for replica in [&service, &replica, &service] {
+        replica.anonymous().get("/v1/session").await.is_problem(401, "no_session");
+    }
+    is_limited(&replica.anonymous().get("/v1/session").await);
+}
+
+#[tokio::test]
+async fn a_body_over_1_mib_is_refused_before_it_is_sent() {
+    let service = Service::without_postgres(|_| {}).await;
+    for length in ["1048577", "10000000000"] {
+        let head = format!(
+            "POST /v1/session HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        let start = Instant::now();
+        service.raw(head).await.is_problem(413, "body_too_large");
+        assert!(start.elapsed() < Duration::from_secs(5), "at once");
+    }
+    let just = json!({"email": "a@example.com", "password": "x".repeat((1 << 20) - 39)});
+    assert_eq!(just.to_string().len(), 1 << 20);
+    service.anonymous().post("/v1/session", &just).await.is_invalid("password");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_say_its_length_is_cut_off_at_1_mib() {
+    let service = Service::without_postgres(|_| {}).await;
+    let mut request = b"POST /v1/session HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n100001\r\n"
+        .to_vec();
+    request.extend(std::iter::repeat_n(b' ', 0x10_0001));
+    service.raw(&request).await.is_problem(413, "body_too_large");
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_504() {
+    let service =
+        Service::without_postgres(|config| config.request_timeout = Duration::from_millis(200)).await;
+    let half = "POST /v1/session HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        content-type: application/json\r\ncontent-length: 10\r\n\r\n{";
+    let start = Instant::now();
+    service.raw(half).await.is_problem(504, "timeout");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn one_request_too_many_at_once_is_503() {
+    let service = Service::without_postgres(|config| {
+        (config.max_in_flight, config.queue_wait) = (1, Duration::ZERO);
+    })
+    .await;
+    let mut busy = TcpStream::connect(service.address).await.expect("the service listens");
+    let half = "POST /v1/session HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        content-length: 10\r\n\r\n{";
+    busy.write_all(half.as_bytes()).await.expect("it reads");
+    let anonymous = service.anonymous();
+    eventually("the place is taken", async || anonymous.get("/").await.status == 503).await;
+    anonymous.get("/").await.is_problem(503, "overloaded");
+    drop(busy);
+    eventually("the place is free again", async || anonymous.get("/").await.status == 200).await;
+}
