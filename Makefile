@@ -7,8 +7,9 @@ run: ## serve, with a Postgres, a Redis and a stub upstream of its own
 watch: ## the same, rebuilt and restarted on each save
 	@scripts/watch
 
+# The tests mostly wait: more of them at once than cores.
 test: ## the whole test suite, against services of its own
-	@scripts/services run -- cargo test --locked --workspace
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} scripts/services run -- cargo test --locked --workspace
 
 check: ## what CI checks besides tests: format, lints, dependencies
 	cargo fmt --all --check

@@ -146,3 +146,22 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
         value.map(Self).map_err(|error| invalid(&error.path().to_string(), &error.inner().to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+    use futures_util::stream;
+    use std::convert::Infallible;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_408() {
+        let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let request = Request::builder().header(header::CONTENT_TYPE, "application/json").body(body);
+        let start = Instant::now();
+        let refused = Json::<String>::from_request(request.unwrap(), &()).await.err().unwrap();
+        assert_eq!(refused.into_response().status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(start.elapsed(), BODY_TIME);
+    }
+}

@@ -93,8 +93,11 @@ impl Problem {
             .retry_after(Duration::from_secs(1))
     }
 
-    /// 503 for a dependency that does not answer.
+    /// 503 for a dependency that does not answer; 504 when it was the request that had no time left to wait.
     pub fn unavailable(source: anyhow::Error) -> Self {
+        if request::is_late() {
+            return Self::timeout().because(source);
+        }
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",

@@ -37,7 +37,8 @@ pub fn check(parts: &Parts) -> Result<(), Problem> {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_host", "Send exactly one valid Host header."));
     }
     if matches!(parts.method, Method::TRACE | Method::CONNECT) {
-        return Err(Problem::method_not_allowed());
+        let allowed = [(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"))];
+        return Err(Problem::method_not_allowed().headers(allowed));
     }
     if !is_text(parts.uri.path()) {
         return Err(Problem::new(

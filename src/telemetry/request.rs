@@ -79,6 +79,11 @@ pub fn with_current<T>(ask: impl FnOnce(&Request) -> T) -> Option<T> {
     CURRENT.try_with(|request| ask(request)).ok()
 }
 
+/// Whether the current request's deadline has passed.
+pub fn is_late() -> bool {
+    with_current(|request| request.deadline <= Instant::now()).unwrap_or(false)
+}
+
 /// The smaller of `own` and what is left until the current request must be done.
 pub fn at_most(own: Duration) -> Duration {
     with_current(|request| request.deadline.saturating_duration_since(Instant::now()).min(own)).unwrap_or(own)

@@ -38,7 +38,7 @@ pub fn routes() -> OpenApiRouter<App> {
 #[derive(Serialize, ToSchema)]
 pub struct BookmarkList {
     items: Vec<Bookmark>,
-    /// Give it as `cursor` for the next page; absent on the last.
+    /// Give it as `cursor` for the next page; null on the last.
     next_cursor: Option<Uuid>,
 }
 
@@ -218,10 +218,12 @@ fn stale() -> Problem {
 
 /// Whether a conditional header names this tag, or any; `None` without the header.
 fn names(headers: &HeaderMap, name: header::HeaderName, etag: &str) -> Option<bool> {
+    // A weak tag is good enough to keep a copy, not to overwrite what it stands for.
+    let weak = if name == header::IF_NONE_MATCH { "W/" } else { "" };
     let mut values = headers.get_all(name).iter().peekable();
     values.peek()?;
     let tags = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    Some(tags.map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag))
+    Some(tags.map(str::trim).any(|tag| tag == "*" || tag.strip_prefix(weak).unwrap_or(tag) == etag))
 }
 
 #[cfg(test)]

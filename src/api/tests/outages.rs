@@ -2,6 +2,7 @@
 use crate::{
     api::actors::{Actor, NOWHERE, PASSWORD, Service},
     config::Config,
+    http::session::Token,
 };
 use axum::http::Method;
 use futures_util::future::join_all;
@@ -134,6 +135,34 @@ async fn without_redis_each_process_limits_by_itself() {
     let anonymous = service.anonymous();
     anonymous.sign_in("alice@example.com", PASSWORD).await.is_problem(503, "unavailable");
     anonymous.sign_in("alice@example.com", PASSWORD).await.is_problem(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn without_redis_a_made_up_token_does_not_escape_the_limit() {
+    let service = Service::without_postgres(|config| {
+        config.redis_url = format!("redis://{NOWHERE}").into();
+        config.rate_limit.count = 2;
+    })
+    .await;
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        let token = Token::new(Uuid::now_v7()).expect("randomness");
+        let stranger = service.anonymous();
+        stranger.cookie.replace(Some(format!("__Host-session={}", token.as_str())));
+        answers.push(stranger.get("/v1/session").await.status.as_u16());
+    }
+    assert_eq!(answers, [503, 503, 429]);
+}
+
+#[sqlx::test]
+async fn a_query_that_outlives_its_request_is_504(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let alice = service.sign_up("alice").await;
+    let hurried =
+        replica(&service, &pool, |config| config.request_timeout = Duration::from_millis(400)).await;
+    let mut lock = pool.begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE bookmarks").execute(&mut *lock).await.expect("nobody else is there");
+    alice.at(&hurried).get("/v1/bookmarks").await.is_problem(504, "timeout");
 }
 
 #[sqlx::test]

@@ -57,9 +57,7 @@ async fn of_token(sessions: &Sessions, limiter: &Limiter, token: Token) -> (Iden
             (Identity::Account(Box::new((token, session))), verdict)
         }
         Ok(None) => (Identity::Anonymous, limiter.check(&client()).await),
-        Err(error) => {
-            (Identity::Unknown(Arc::new(error)), limiter.check_locally(&token.account().to_string()))
-        }
+        Err(error) => (Identity::Unknown(Arc::new(error)), limiter.check_locally(&client())),
     }
 }
 

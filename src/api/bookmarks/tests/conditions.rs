@@ -38,6 +38,7 @@ async fn a_replacement_needs_the_tag_of_what_it_replaces(pool: PgPool) {
     let replace = async |tag: &str| alice.send(Method::PUT, &path, &[("if-match", tag)], Some(&body)).await;
     replace("\"other\"").await.is_problem(412, "stale");
     replace("").await.is_problem(412, "stale");
+    replace(&format!("W/{}", old.header("etag"))).await.is_problem(412, "stale");
 
     let replaced = replace(old.header("etag")).await;
     assert_eq!(replaced.status, 200);
