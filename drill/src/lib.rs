@@ -2,8 +2,16 @@
 //!
 //! - [`process`]: starts the binary, reads its log, signals it and waits for its end
 //! - [`proxy`]: stands between two processes and misbehaves on demand
+//! - [`client`]: asks over many connections, and knows of each request whether it was answered
 //! - [`upstream`]: a stub of the preview upstream, obedient to tests
 
+pub mod client;
 pub mod process;
 pub mod proxy;
 pub mod upstream;
+
+/// From 0 to 1, about evenly spread: hash maps are seeded at random.
+fn fraction() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
+}

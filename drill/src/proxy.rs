@@ -224,7 +224,7 @@ impl Shared {
 
     fn delay(&self) -> Duration {
         match *self.mode.borrow() {
-            Mode::Latency { each_way, jitter } => each_way + jitter.mul_f64(fraction()),
+            Mode::Latency { each_way, jitter } => each_way + jitter.mul_f64(crate::fraction()),
             _ => Duration::ZERO,
         }
     }
@@ -246,12 +246,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// From 0 to 1, about evenly spread: hash maps are seeded at random.
-fn fraction() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -158,7 +158,10 @@ async fn a_url_keeps_everything_but_its_host_and_port() {
     let (_echo, proxy) = start().await;
     let address = proxy.addr();
     for (url, expected) in [
-        ("postgres://u:p%40w@db:5432/x?sslmode=disable", format!("postgres://u:p%40w@{address}/x?sslmode=disable")),
+        (
+            "postgres://u:p%40w@db:5432/x?sslmode=disable",
+            format!("postgres://u:p%40w@{address}/x?sslmode=disable"),
+        ),
         ("redis://cache", format!("redis://{address}")),
         ("http://h/a@b", format!("http://{address}/a@b")),
     ] {

@@ -1,0 +1,62 @@
+//! HTTP/2 by prior knowledge: several requests at once on one connection.
+
+use std::sync::Arc;
+
+use axum::http::Request;
+use h2::client::{SendRequest, handshake};
+use tokio::task::JoinSet;
+
+use super::Target;
+
+const NAME: &str = "http2";
+
+/// Keeps `streams` requests under way on one connection, and on the next one when the server goes away.
+pub(super) async fn client(target: Arc<Target>, streams: usize) {
+    while let Some(stream) = target.connect().await {
+        let Ok((requests, connection)) = handshake(stream).await else {
+            target.counts().closed_before += 1;
+            continue;
+        };
+        let mut tasks = JoinSet::new();
+        for _ in 0..streams {
+            tasks.spawn(stream_loop(Arc::clone(&target), requests.clone()));
+        }
+        drop(requests);
+        // Its end comes with the last handle on it, which the loops hold.
+        tasks.spawn(async { drop(connection.await) });
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Until the load is stopped, or the connection takes no more requests.
+async fn stream_loop(target: Arc<Target>, mut requests: SendRequest<axum::body::Bytes>) {
+    let uri = format!("http://localhost{}", target.path);
+    let mut after = 0;
+    while !target.stopped() {
+        // The server has gone, or has said that it will: nothing was sent.
+        let Ok(ready) = requests.ready().await else {
+            target.counts().closed_before += u64::from(after > 0);
+            return;
+        };
+        requests = ready;
+        let request = Request::get(&uri).body(()).expect("a request to this address is complete");
+        let Ok((answer, _)) = requests.send_request(request, true) else { return };
+        target.counts().sent += 1;
+        match read(answer).await {
+            Ok(status) => target.answered(status),
+            Err(error) => return target.lost(NAME, after, &error),
+        }
+        after += 1;
+    }
+}
+
+/// The status, once the whole body is there.
+async fn read(answer: h2::client::ResponseFuture) -> Result<u16, h2::Error> {
+    let answer = answer.await?;
+    let (status, mut body) = (answer.status().as_u16(), answer.into_body());
+    while let Some(bytes) = body.data().await {
+        let length = bytes?.len();
+        body.flow_control().release_capacity(length)?;
+    }
+    Ok(status)
+}
