@@ -1,7 +1,14 @@
 //! The command line, and the signals.
-use app::{api, backing::migrate, config::Config, ops, telemetry};
+use app::{
+    api,
+    backing::migrate,
+    config::Config,
+    ops,
+    server::signals::Signals,
+    telemetry::{self, logs},
+};
 use std::{process::ExitCode, time::Duration};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::runtime::Builder;
 
 const HELP: &str = "\
 Usage: server [COMMAND]
@@ -23,7 +30,7 @@ pub fn run() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        [] | ["serve"] => with_settings(crate::serve),
+        [] | ["serve"] => with_settings(serve),
         ["migrate"] => with_settings(migrate),
         ["check-config"] => with_settings(|config| print(&config.to_lines())),
         ["healthcheck"] => {
@@ -67,46 +74,38 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Exit code 0 after a clean stop, 1 when something was cut or went wrong.
+fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+    let telemetry = telemetry::init(&config.telemetry)?;
+    telemetry::panics::install();
+    let mut runtime = Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(config.worker_threads).enable_all().build()?;
+    let outcome = runtime.block_on(crate::live(config));
+    // Work on blocking threads must not hold the exit.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(error) = &outcome {
+        tracing::error!(fatal = true, err = logs::err_json(error), "stopped by a fault");
+    }
+    let clean = outcome.is_ok_and(|clean| clean);
+    tracing::info!(clean, "stopped");
+    telemetry.flush(Duration::from_secs(2));
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::init(&config.telemetry)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let mut signals = Signals::install()?;
+        // Whatever it waits for then can be waited for again.
+        let mut signals = Signals::install(Duration::from_secs(2))?;
         tokio::select! {
             outcome = migrate::migrate(&config.database_url, Duration::from_secs(60)) => outcome,
-            signal = signals.next() => anyhow::bail!("stopped by {signal}"),
+            signal = signals.first() => anyhow::bail!("stopped by {signal}"),
         }
     });
     if let Err(error) = &outcome {
-        tracing::error!(fatal = true, err = telemetry::logs::err_json(error), "migration failed");
+        tracing::error!(fatal = true, err = logs::err_json(error), "migration failed");
     }
     telemetry.flush(Duration::from_secs(2));
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// SIGTERM and SIGINT.
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    /// To be called before anything else: a process with PID 1 ignores what it has no handler for.
-    pub fn install() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// The name of the next one.
-    pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-
-    /// Whoever asks twice means now.
-    pub async fn exit_on_next(mut self) {
-        self.next().await;
-        std::process::exit(1)
-    }
 }

@@ -1,7 +1,7 @@
 //! The process as a timeline: settings, telemetry, backing services, listeners, serving, the stop, the exit code.
 mod commands;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use app::{
     api,
     app::App,
@@ -9,42 +9,27 @@ use app::{
     ops::{self, Health},
     server::{
         self,
-        drain::{self, Conductor},
+        drain::Conductor,
+        signals::Signals,
+        systemd::{self, Sockets},
     },
-    telemetry::{self, logs},
+    telemetry::logs,
 };
 use futures_util::FutureExt;
-use std::{process::ExitCode, time::Duration};
-use tokio::{net::TcpListener, task::JoinSet};
+use std::process::ExitCode;
+use tokio::task::JoinSet;
 
 fn main() -> ExitCode {
     commands::run()
 }
 
-/// `server serve`: exit code 0 after a clean stop, 1 when something was cut or went wrong.
-fn serve(config: &Config) -> anyhow::Result<ExitCode> {
-    let telemetry = telemetry::init(&config.telemetry)?;
-    telemetry::panics::install();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(config.worker_threads).enable_all().build()?;
-    let outcome = runtime.block_on(live(config));
-    // Work on blocking threads must not hold the exit.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    if let Err(error) = &outcome {
-        tracing::error!(fatal = true, err = logs::err_json(error), "stopped by a fault");
-    }
-    let clean = outcome.is_ok_and(|cut| cut == 0);
-    tracing::info!(clean, "stopped");
-    telemetry.flush(Duration::from_secs(2));
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// From the first socket to the last; returns how many requests were cut.
-async fn live(config: &Config) -> anyhow::Result<usize> {
-    let mut signals = commands::Signals::install()?;
+/// From the first socket to the last; `true` when nothing was cut and nothing failed.
+async fn live(config: &Config) -> anyhow::Result<bool> {
+    let mut signals = Signals::install(config.shutdown.budget)?;
     let (app, health) = (App::connect(config)?, Health::default());
-    let public = TcpListener::bind(config.public_addr()).await.context("cannot listen on PORT")?;
-    let operations = TcpListener::bind(config.ops_addr()).await.context("cannot listen on OPS_PORT")?;
+    let mut sockets = Sockets::from_supervisor();
+    let public = sockets.listen(config.public_addr()).await.context("cannot listen on PORT")?;
+    let operations = sockets.listen(config.ops_addr()).await.context("cannot listen on OPS_PORT")?;
     let (port, ops_port) = (public.local_addr()?.port(), operations.local_addr()?.port());
     tracing::info!(
         port,
@@ -55,20 +40,34 @@ async fn live(config: &Config) -> anyhow::Result<usize> {
     );
 
     let (conductor, forever) = (Conductor::new(config.shutdown), Conductor::new(config.shutdown));
-    let (router, ops_router) =
-        (api::router(app.clone(), config), ops::router(health.clone(), app.postgres.clone()));
+    let router = api::router(app.clone(), config, conductor.drain());
+    let ops_router = ops::router(health.clone(), app.postgres.clone());
     let (mut serving, mut background) = (JoinSet::new(), JoinSet::new());
     serving.spawn(server::serve(public, router, config.max_connections, conductor.drain()));
-    background.spawn(server::serve(operations, ops_router, ops::MAX_CONNECTIONS, forever.drain()).map(drop));
+    background.spawn(server::serve(operations, ops_router, ops::MAX_CONNECTIONS, forever.drain()));
     background.spawn(health.clone().watch(app.clone()));
+    background.spawn(systemd::keep_alive().map(|never| match never {}));
+    systemd::ready();
 
-    let signal = signals.next().await;
-    drain::watchdog(config.shutdown.budget);
-    tracing::info!(signal, "stop requested");
+    let asked = tokio::select! {
+        signal = signals.first() => Ok(signal),
+        // None of them ever ends: the process must not go on half alive.
+        ended = background.join_next() => Err(anyhow!("a background task ended: {ended:?}")),
+    };
+    signals.begin();
+    match &asked {
+        Ok(signal) => tracing::info!(signal, "stop requested"),
+        Err(fault) => tracing::error!(fatal = true, err = logs::err_json(fault), "stop forced"),
+    }
+    systemd::stopping();
     health.drain();
-    background.spawn(signals.exit_on_next());
-    let ended = conductor.lead(serving.join_next()).await.context("the accept loop was started")?;
+    conductor.lead(serving.join_next()).await.context("the accept loop was started")??;
+    let cut = conductor.cut();
+    if !cut.is_empty() {
+        let routes = serde_json::to_string(&cut)?;
+        tracing::warn!(requests = cut.values().sum::<usize>(), routes, "requests cut");
+    }
     app.postgres.close().await;
     tracing::info!("dependencies released");
-    ended.context("the accept loop")
+    Ok(cut.is_empty() && asked.is_ok())
 }

@@ -1,4 +1,5 @@
 //! The rules of the house that no compiler knows: who imports whom, where SQL lives, what the README says.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -9,9 +10,10 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("config", &[]),
     ("telemetry", &["config"]),
     ("backing", &["config", "telemetry"]),
-    ("http", &["backing", "config", "telemetry"]),
+    // Of the server only the drain: a request must hear that its time is over.
+    ("http", &["backing", "config", "server", "telemetry"]),
     ("app", &["backing", "config", "http"]),
-    ("api", &["app", "backing", "config", "http", "telemetry"]),
+    ("api", &["app", "backing", "config", "http", "server", "telemetry"]),
     ("ops", &["app", "backing", "config", "http", "telemetry"]),
     ("server", &["config", "telemetry"]),
     ("lib", &["config", "telemetry", "backing", "http", "app", "api", "ops", "server"]),
@@ -133,7 +135,7 @@ fn the_house_is_read_in_an_evening() {
     let mut rooms = std::collections::BTreeMap::<String, usize>::new();
     for (path, text) in sources() {
         assert!(text.starts_with("//!"), "{} does not say what it owns", path.display());
-        let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let product = text.split("mod tests {").next().unwrap_or_default();
         let lines = product.lines().count();
         assert!(lines <= 280, "{} has {lines} lines: is it one noun?", path.display());
         let code = product.lines().filter(|line| !line.trim().is_empty() && !line.trim().starts_with("//"));

@@ -20,7 +20,7 @@ pub struct Service {
     pub address: SocketAddr,
     pub app: App,
     client: reqwest::Client,
-    _running: JoinSet<usize>,
+    _running: JoinSet<()>,
     _conductor: Conductor,
 }
 
@@ -63,7 +63,12 @@ impl Service {
         let address = listener.local_addr().expect("bound");
         let conductor = Conductor::new(config.shutdown);
         let mut running = JoinSet::new();
-        running.spawn(server::serve(listener, super::router(app.clone(), &config), 1000, conductor.drain()));
+        running.spawn(server::serve(
+            listener,
+            super::router(app.clone(), &config, conductor.drain()),
+            1000,
+            conductor.drain(),
+        ));
         Self { address, app, client: reqwest::Client::new(), _running: running, _conductor: conductor }
     }
 

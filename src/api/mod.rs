@@ -15,6 +15,7 @@ use crate::{
         observe::{self, Observe},
         security, session,
     },
+    server::drain::Drain,
 };
 use axum::{Json, Router, http::Uri, middleware::from_fn_with_state};
 use serde::Serialize;
@@ -31,9 +32,9 @@ fn resources() -> OpenApiRouter<App> {
 }
 
 /// The public router.
-pub fn router(app: App, config: &Config) -> Router {
-    let observe =
-        Observe { request_timeout: config.request_timeout, trusted_proxies: config.trusted_proxies };
+pub fn router(app: App, config: &Config, drain: Drain) -> Router {
+    let (request_timeout, trusted_proxies) = (config.request_timeout, config.trusted_proxies);
+    let observe = Observe { request_timeout, trusted_proxies, drain };
     let admission = Admission::new(config.max_in_flight, config.queue_wait);
     let limits = from_fn_with_state(app.clone(), session::identify);
 

@@ -1,5 +1,5 @@
 //! Brings the schema up to date, from any number of processes at once.
-use crate::config::Secret;
+use crate::config::{self, Secret};
 use anyhow::{Context, anyhow, ensure};
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
@@ -22,7 +22,7 @@ const LIMITS: [(&str, &str); 2] = [("statement_timeout", "0"), ("client_min_mess
 /// Tries of a migration that finds its tables in use. Each waits 2 s, and keeps later queries waiting behind it.
 const TRIES: u32 = 20;
 /// Pause between two tries of anything.
-const POLL: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(250);
 /// Pause between two lines about waiting.
 const REPORT: Duration = Duration::from_secs(5);
 /// Longest time for one connect, and for saying goodbye.
@@ -52,7 +52,7 @@ pub async fn migrate(url: &Secret, patience: Duration) -> anyhow::Result<()> {
 async fn connect(url: &Secret, patience: Duration) -> anyhow::Result<PgConnection> {
     // The parser's own message may quote the URL, and with it the password.
     let options = PgConnectOptions::from_str(url.expose()).ok().context("not a Postgres URL")?;
-    let options = options.options(LIMITS).disable_statement_logging();
+    let options = options.application_name(config::PACKAGE).options(LIMITS).disable_statement_logging();
     let mut wait = Wait::start("waiting for the database");
     loop {
         let error = match timeout(CONNECT, options.connect()).await {

@@ -1,6 +1,7 @@
 //! Reads and checks single variables, and collects every error instead of stopping at the first.
 use super::{Config, LogFormat, MASK, PACKAGE, Rate, Secret, Shutdown, Telemetry};
 use std::time::Duration;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use url::Url;
 
 /// Answers like the environment does: nothing, a value, or why the value cannot be read.
@@ -132,9 +133,8 @@ impl<'a> Reader<'a> {
     pub fn telemetry(&mut self) -> Telemetry {
         let region = self.given("AWS_REGION").unwrap_or_else(|| "local".to_owned());
         let region = self.text("REGION", &region);
-        let log_level = self.with("LOG_LEVEL", "info", "a log filter", |v| {
-            v.parse::<tracing_subscriber::EnvFilter>().is_ok().then(|| v.to_owned())
-        });
+        let log_level =
+            self.with("LOG_LEVEL", "info", "a log filter", |v| is_log_filter(v).then(|| v.to_owned()));
         let log_format = self.with("LOG_FORMAT", "json", "json or pretty", |v| match v {
             "json" => Some(LogFormat::Json),
             "pretty" => Some(LogFormat::Pretty),
@@ -184,6 +184,13 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     // A year is far above any sensible setting and far below what a timer can hold.
     let millis = number.parse::<u64>().ok()?.checked_mul(millis_per_unit)?;
     (millis <= 365 * 24 * 3_600_000).then(|| Duration::from_millis(millis))
+}
+
+/// A lone word must be a level: a filter would take a misspelt one for the name of a module.
+fn is_log_filter(text: &str) -> bool {
+    let mut words = text.split(',').map(str::trim);
+    let known = |word: &str| word.contains(['=', '[']) || word.parse::<LevelFilter>().is_ok();
+    words.all(known) && text.parse::<EnvFilter>().is_ok()
 }
 
 /// `600/1m`: a count above zero per duration above zero.

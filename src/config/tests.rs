@@ -90,3 +90,13 @@ fn durations_have_a_unit() {
         assert_eq!(parse_duration(bad), None, "{bad:?}");
     }
 }
+
+#[test]
+fn a_misspelt_level_is_refused() {
+    for good in ["info", "warn,app=debug", "app::http=trace,off"] {
+        assert!(read(&[("LOG_LEVEL", good)]).is_ok(), "{good}");
+    }
+    for bad in ["inof", "warn,debgu", "app=loud"] {
+        assert!(read(&[("LOG_LEVEL", bad)]).is_err(), "{bad}");
+    }
+}

@@ -132,7 +132,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
-        let pairs = form_urlencoded::parse(query.as_bytes());
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
         let value = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs));
         value.map(Self).map_err(|error| invalid(&error.path().to_string(), &error.inner().to_string()))
     }

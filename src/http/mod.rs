@@ -5,6 +5,7 @@ pub mod idempotency;
 pub mod observe;
 pub mod problem;
 pub mod rate_limit;
+mod report;
 pub mod request_id;
 pub mod security;
 pub mod session;

@@ -108,6 +108,12 @@ impl Problem {
             .because(source)
     }
 
+    /// 503: the process stops, and has no more time for this request.
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service stops; try again, elsewhere.")
+            .retry_after(Duration::from_secs(1))
+    }
+
     pub fn timeout() -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "The request took too long.")
     }

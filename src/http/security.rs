@@ -7,6 +7,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use percent_encoding::percent_decode_str;
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 
 /// What a JSON API sends with every answer. A handler that sets one of them itself keeps its own.
@@ -28,21 +29,65 @@ pub fn add_headers(headers: &mut HeaderMap) {
 /// Refuses what no handler should ever see.
 ///
 /// # Errors
-/// 400 without exactly one sound `Host`, 405 for TRACE and CONNECT, 413 for a body declared too large.
+/// 414 and 431 for a head that is too long, 400 without exactly one sound `Host` or with a path that is no text, 405 for
+/// TRACE and CONNECT, 413 for a body declared too large.
 pub fn check(parts: &Parts) -> Result<(), Problem> {
+    check_size(parts)?;
     if !has_one_sound_host(parts) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_host", "Send exactly one valid Host header."));
     }
     if matches!(parts.method, Method::TRACE | Method::CONNECT) {
         return Err(Problem::method_not_allowed());
     }
+    if !is_text(parts.uri.path()) {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "bad_path",
+            "The path is not percent-encoded UTF-8.",
+        ));
+    }
     extract::refuse_declared_too_large(&parts.headers)
+}
+
+/// Longest request target and longest head, in bytes.
+const TARGET_LIMIT: usize = 8 << 10;
+const HEAD_LIMIT: usize = 32 << 10;
+
+fn check_size(parts: &Parts) -> Result<(), Problem> {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > TARGET_LIMIT {
+        return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", "A target has at most 8 KiB."));
+    }
+    // Per header line: a colon, a space and the line's end.
+    let headers = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    if target + headers.sum::<usize>() > HEAD_LIMIT {
+        let detail = "A head has at most 32 KiB.";
+        return Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", detail));
+    }
+    Ok(())
+}
+
+fn is_text(path: &str) -> bool {
+    // Nearly every path is plain.
+    !path.contains('%')
+        || percent_decode_str(path).decode_utf8().is_ok_and(|text| !text.contains('\0'))
+            && is_well_encoded(path)
+}
+
+/// Each `%` begins two hexadecimal digits.
+fn is_well_encoded(path: &str) -> bool {
+    let hex = |c: Option<&u8>| c.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = path.as_bytes();
+    bytes.iter().enumerate().all(|(at, c)| *c != b'%' || hex(bytes.get(at + 1)) && hex(bytes.get(at + 2)))
 }
 
 fn has_one_sound_host(parts: &Parts) -> bool {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => is_authority(host),
+        (Some(host), None) => {
+            // A target with a host of its own must mean the same one.
+            is_authority(host) && parts.uri.authority().is_none_or(|target| target.as_str() == host)
+        }
         // HTTP/2 carries it in the request target, HTTP/1.0 may leave it out.
         (None, _) => parts.uri.authority().is_some() || parts.version == Version::HTTP_10,
         (Some(_), Some(_)) => false,

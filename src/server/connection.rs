@@ -1,79 +1,142 @@
 //! One connection, from its first byte to its last.
-use super::drain::{Drain, Phase};
+use super::{
+    activity::{Activity, Answer},
+    drain::{Drain, Phase},
+    socket::{IDLE, Socket},
+};
 use crate::telemetry::metrics;
 use axum::{
     Router,
     body::Body,
     extract::ConnectInfo,
-    http::{HeaderValue, Request, Version, header},
+    http::{HeaderValue, Request, Response, StatusCode, Version, header},
 };
+use futures_util::FutureExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
-use tokio::net::TcpStream;
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+use tokio::{net::TcpStream, time::sleep};
 use tower::ServiceExt;
 
-/// Silence on a kept-alive connection before it is closed; longer than the 60 s of common load balancers, which must be
-/// the ones that close.
-const IDLE: Duration = Duration::from_secs(75);
-/// Between "close now" and closing: a request that was already on its way gets its answer.
+/// Between the listener's end and that of the idle connections: what was on its way gets its answer.
 const QUIET: Duration = Duration::from_secs(1);
+/// For the last answers to leave once the rest was cut.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+/// Longest head in bytes that is read; `http/security.rs` refuses most of that with a problem.
+const HEAD_BUFFER: usize = 80 << 10;
+const HTTP2_HEAD: u32 = 32 << 10;
 
-/// Serves one connection until its peer goes, or the drain ends it. Returns how many requests that cut.
-pub async fn serve(socket: TcpStream, peer: SocketAddr, router: Router, mut drain: Drain) -> usize {
+/// Serves one connection until its peer goes, or the drain ends it. Returns how many requests were cut off.
+pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, drain: Drain) -> usize {
     let _open = metrics::connection();
     // A client that is gone already shows when it is read from.
-    drop(socket.set_nodelay(true));
-    let (phase, under_way) = (drain.clone(), Arc::new(()));
-    let running = Arc::clone(&under_way);
+    tcp.set_nodelay(true).ok();
+    let activity = Arc::new(Activity::default());
+    let socket = TokioIo::new(Socket::new(tcp, Arc::clone(&activity)));
+    let (turns, phase) = (Arc::clone(&activity), drain.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let (http1, phase) = (request.version() < Version::HTTP_2, phase.clone());
-        let (answer, running) = (router.clone().oneshot(request), Arc::clone(&running));
+        let (turn, phase) = (turns.begin(), phase.clone());
+        let http1 = request.version() < Version::HTTP_2;
+        let answer = answer(router.clone(), request, peer);
         async move {
-            let _running = running;
-            let mut answer = answer.await?;
+            let mut answer = answer.await;
             if http1 && phase.phase() > Phase::Serving {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, std::convert::Infallible>(answer)
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, _turn: turn }))
         }
     });
-    let builder = builder();
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let mut connection = pin!(BUILDER.serve_connection(socket, service));
+
+    let (mut first, mut drain) = (drain.clone(), drain);
+    // A peer that breaks the protocol, or breaks off, is no event of ours.
     tokio::select! {
-        // A peer that breaks the protocol, or breaks off, is no event of ours.
         _ = connection.as_mut() => return 0,
-        () = quiet(&mut drain) => {}
+        () = lame_duck(&mut first, &activity) => connection.as_mut().graceful_shutdown(),
+        () = drain.reached(Phase::Closing) => {}
     }
-    connection.as_mut().graceful_shutdown();
     tokio::select! {
-        _ = connection => 0,
-        // One share is held here and one by the service; each request holds one more.
-        () = drain.reached(Phase::Cut) => Arc::strong_count(&under_way) - 2,
+        _ = connection.as_mut() => return 0,
+        () = quiet(&mut drain) => activity.close(),
     }
+    if activity.http2() {
+        connection.as_mut().graceful_shutdown();
+    }
+    tokio::select! {
+        _ = connection.as_mut() => return 0,
+        () = mute(&activity) => return 0,
+        () = drain.reached(Phase::Cut) => {}
+    }
+    drop(tokio::time::timeout(LAST_WORDS, connection).await);
+    activity.under_way()
+}
+
+/// The router's answer. A panic that no layer has caught costs this request, not the others of the connection.
+async fn answer(router: Router, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(ConnectInfo(peer));
+    match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
+        Ok(Ok(answer)) => answer,
+        Err(_) => {
+            let mut answer = Response::new(Body::from(FAULT));
+            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            answer
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            answer
+        }
+    }
+}
+
+const FAULT: &str = r#"{"type":"about:blank","title":"Internal Server Error","status":500,"detail":"The service failed; the failure is logged.","code":"internal","request_id":""}"#;
+
+/// Waits for the moment to tell an HTTP/2 peer to go elsewhere. HTTP/1 has no such message but `Connection: close`.
+async fn lame_duck(drain: &mut Drain, activity: &Activity) {
+    drain.reached(Phase::LameDuck).await;
+    activity.seen_http2().await;
 }
 
 async fn quiet(drain: &mut Drain) {
     drain.reached(Phase::Closing).await;
     tokio::select! {
-        () = tokio::time::sleep(QUIET) => {}
+        () = sleep(QUIET) => {}
         () = drain.reached(Phase::Cut) => {}
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+/// An HTTP/2 peer has nothing under way, but does not confirm that it has understood.
+async fn mute(activity: &Activity) {
+    activity.seen_http2().await;
+    sleep(QUIET).await;
+    while activity.under_way() > 0 {
+        sleep(QUIET / 10).await;
+    }
+}
+
+static BUILDER: LazyLock<Builder<TokioExecutor>> = LazyLock::new(|| {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_headers(100);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_headers(100)
+        .max_buf_size(HEAD_BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())
+        .max_header_list_size(HTTP2_HEAD)
         .max_concurrent_streams(100)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
     builder
-}
+});

@@ -4,10 +4,14 @@
 //! |---|---|---|
 //! | 0 | lame duck | everything is served, and every answer asks the client to go elsewhere |
 //! | lame duck | closing | what waits in the accept queue is taken, the listener goes, idle connections after a quiet moment |
-//! | drain limit | cut | what still runs is dropped |
-//! | budget | | a thread outside the runtime ends the process |
+//! | drain limit | cut | what still runs is answered with 503, or broken off if its answer has begun |
+//! | budget | | a thread outside the runtime ends the process: `signals.rs` |
 use crate::config::Shutdown;
-use std::{convert::Infallible, process, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::{sync::watch, time::Instant};
 
 /// Where the server is in its life.
@@ -19,37 +23,55 @@ pub enum Phase {
     Cut,
 }
 
-/// What connections listen to.
+/// What connections and requests listen to.
 #[derive(Clone)]
-pub struct Drain(watch::Receiver<Phase>);
+pub struct Drain {
+    phase: watch::Receiver<Phase>,
+    cut: Arc<Mutex<Cut>>,
+}
+
+/// Requests cut, by route.
+pub type Cut = BTreeMap<String, usize>;
 
 impl Drain {
     pub fn phase(&self) -> Phase {
-        *self.0.borrow()
+        *self.phase.borrow()
     }
 
     /// Waits until the server is in `phase`, or past it.
     pub async fn reached(&mut self, phase: Phase) {
-        if self.0.wait_for(|now| *now >= phase).await.is_err() {
+        if self.phase.wait_for(|now| *now >= phase).await.is_err() {
             // Nobody is left to announce anything.
             std::future::pending().await
         }
+    }
+
+    /// Counts a request that was cut.
+    pub fn cut(&self, route: &str) {
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        *cut.entry(route.to_owned()).or_default() += 1;
     }
 }
 
 /// What announces the phases.
 pub struct Conductor {
     phase: watch::Sender<Phase>,
+    cut: Arc<Mutex<Cut>>,
     timeline: Shutdown,
 }
 
 impl Conductor {
     pub fn new(timeline: Shutdown) -> Self {
-        Self { phase: watch::Sender::new(Phase::Serving), timeline }
+        Self { phase: watch::Sender::new(Phase::Serving), cut: Arc::default(), timeline }
     }
 
     pub fn drain(&self) -> Drain {
-        Drain(self.phase.subscribe())
+        Drain { phase: self.phase.subscribe(), cut: Arc::clone(&self.cut) }
+    }
+
+    /// The requests cut so far.
+    pub fn cut(&self) -> Cut {
+        self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Leads `server` to its end: announces each phase at its time, counted from now.
@@ -80,20 +102,10 @@ impl Conductor {
     }
 }
 
-/// Ends the process once `budget` has passed, from a thread that no wedged runtime can hold.
-pub fn watchdog(budget: Duration) {
-    let dog = move || {
-        thread::sleep(budget);
-        process::exit(1);
-    };
-    if let Err(error) = thread::Builder::new().name("watchdog".to_owned()).spawn(dog) {
-        tracing::error!(cause = %error, "no watchdog thread: the stop is not bounded");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const TIMELINE: Shutdown = Shutdown {
         budget: Duration::from_secs(25),

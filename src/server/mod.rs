@@ -1,6 +1,10 @@
 //! Sockets and the stop. Knows nothing of routes.
+mod activity;
 mod connection;
 pub mod drain;
+pub mod signals;
+mod socket;
+pub mod systemd;
 
 use axum::Router;
 use drain::{Drain, Phase};
@@ -16,8 +20,7 @@ use tokio::{
 const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Serves `router` on `listener`, at most `max_connections` at once, until the drain has ended the last connection.
-/// Returns how many requests were cut.
-pub async fn serve(listener: TcpListener, router: Router, max_connections: usize, drain: Drain) -> usize {
+pub async fn serve(listener: TcpListener, router: Router, max_connections: usize, drain: Drain) {
     let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     let mut closing = drain.clone();
@@ -41,14 +44,11 @@ pub async fn serve(listener: TcpListener, router: Router, max_connections: usize
     }
     drop(listener);
     tracing::info!(connections = connections.len(), "listener closed");
-    let mut cut = 0;
     while let Some(ended) = connections.join_next().await {
-        cut += ended.unwrap_or_default();
+        for _ in 0..ended.unwrap_or_default() {
+            drain.cut("<answer broken off>");
+        }
     }
-    if cut > 0 {
-        tracing::warn!(requests = cut, "requests cut");
-    }
-    cut
 }
 
 type Place = tokio::sync::OwnedSemaphorePermit;

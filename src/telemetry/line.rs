@@ -5,7 +5,7 @@ use opentelemetry::{Context, trace::TraceContextExt};
 use serde_json::Value;
 
 /// Fields whose text, when it is a JSON object, becomes part of the line instead of a quoted string.
-const SPLICED: [&[u8]; 2] = [b"err", b"settings"];
+const SPLICED: [&[u8]; 3] = [b"err", b"routes", b"settings"];
 
 /// What the formatter puts in front of `line` and `file`: `v name msg level hostname pid time target`.
 const CORE_FIELDS: usize = 8;

@@ -59,6 +59,11 @@ pub fn init(settings: &config::Telemetry) -> anyhow::Result<Telemetry> {
     Ok(Telemetry { level, provider })
 }
 
+/// Writes the last lines of a process that is about to end without ceremony; gives up after `limit`.
+pub fn flush_lines(limit: Duration) {
+    LOG.flush(limit);
+}
+
 impl Telemetry {
     /// Exports the last spans and writes the last lines, in `limit` all together; what is not done by then is given
     /// up. Blocks: not for a thread of the runtime.

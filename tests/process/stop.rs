@@ -88,7 +88,11 @@ async fn what_still_runs_at_the_drain_limit_is_cut_and_told(pool: PgPool) {
         server.signal(Signal::Term).unwrap();
     };
     let (answer, ()) = tokio::join!(stuck, stop);
-    assert!(answer.is_err_and(|error| !error.is_timeout()), "the connection is closed");
+    let answer = answer.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    let problem: serde_json::Value = answer.json().await.unwrap();
+    assert_eq!(problem["code"], "stopping");
     assert_eq!(server.wait().await.unwrap().code, Some(1));
-    server.line(|line| line["msg"] == "requests cut" && line["requests"] == 1).await.unwrap();
+    let cut = server.line(|line| line["msg"] == "requests cut").await.unwrap();
+    assert_eq!((&cut["requests"], &cut["routes"]), (&json!(1), &json!({"/v1/bookmarks/{id}/preview": 1})));
 }

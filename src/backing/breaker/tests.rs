@@ -61,6 +61,10 @@ fn failures_are_forgotten_after_ten_seconds() {
     assert_eq!(refusal(&breaker, clock.at(19.5)), None);
     call(&breaker, clock.at(19.5), true);
     assert!(refusal(&breaker, clock.at(19.5)).is_some());
+    let (breaker, clock) = self::breaker();
+    (0..19).for_each(|_| call(&breaker, clock.at(1.5), true));
+    call(&breaker, clock.at(15.0), true);
+    assert_eq!(refusal(&breaker, clock.at(15.0)), None);
 }
 
 #[test]

@@ -22,8 +22,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// Longest wait for a connection: the queue, a ping and a connect together.
 const ACQUIRE: Duration = Duration::from_secs(1);
-/// Longest time for one [`Postgres::run`], the wait for a connection included.
-const WORK: Duration = Duration::from_secs(5);
+/// Longest time for one [`Postgres::run`], the wait for a connection included. Less than the server's own limit, which
+/// ends what is given up here.
+const WORK: Duration = Duration::from_millis(4500);
 /// Longest time for [`Postgres::schema_version`].
 const CHECK: Duration = Duration::from_secs(1);
 /// Longest time to say goodbye to the server.
@@ -50,7 +51,7 @@ impl Postgres {
     /// Runs one or several statements on one connection, each a transaction by itself. `operation` names them in
     /// metrics and spans: `"SELECT bookmarks"`, from a fixed set.
     ///
-    /// Waits at most 1 s for a connection and takes at most 5 s in all, both less when the request has less time left.
+    /// Waits at most 1 s for a connection and takes at most 4.5 s in all, both less when the request has less time left.
     /// When the returned future is dropped, the connection is closed and its place is free at once.
     ///
     /// # Errors

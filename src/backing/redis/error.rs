@@ -47,14 +47,15 @@ impl error::Error for Error {
 
 /// Whether the peer is alive but not the one to talk to: a replica, or one with another password.
 pub(super) fn is_wrong_peer(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) || error.code() == Some("NOAUTH")
+    use ServerErrorKind::{MasterDown, ReadOnly};
+    matches!(error.kind(), ErrorKind::Server(MasterDown | ReadOnly)) || error.code() == Some("NOAUTH")
 }
 
 fn is_passing(error: &RedisError) -> bool {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, TryAgain};
+    use ServerErrorKind::{BusyLoading, ClusterDown, TryAgain};
     let passing = match error.kind() {
         ErrorKind::Io | ErrorKind::Parse => true,
-        ErrorKind::Server(kind) => matches!(kind, BusyLoading | ClusterDown | MasterDown | TryAgain),
+        ErrorKind::Server(kind) => matches!(kind, BusyLoading | ClusterDown | TryAgain),
         _ => matches!(error.code(), Some("BUSY" | "MISCONF" | "NOREPLICAS" | "OOM")),
     };
     passing || is_wrong_peer(error)

@@ -92,7 +92,7 @@ async fn a_silent_connection_is_replaced_after_three_calls() {
     for _ in 0..3 {
         let start = Instant::now();
         assert!(unavailable(redis.ping().await));
-        assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
+        assert!(start.elapsed() < RESPONSE * 2, "{:?}", start.elapsed());
     }
     redis.ping().await.unwrap();
     assert_eq!(proxy.accepted(), 2);
@@ -142,8 +142,9 @@ async fn a_corrected_password_is_accepted_without_restart() {
     redis.ping().await.unwrap();
 
     url.set_password(Some("old")).unwrap();
+    let before = connection(&redis).await;
     redis.turn_to(&Secret::from(url.to_string())).await.unwrap();
-    redis.ping().await.unwrap();
+    assert_ne!(connection(&redis).await, before);
     let () = admin.run("ACL DELUSER", cmd("ACL").arg("DELUSER").arg(&user)).await.unwrap();
     assert!(unavailable(redis.ping().await), "the server has ended its session");
 }

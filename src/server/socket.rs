@@ -1,0 +1,162 @@
+//! The socket under HTTP: gives up peers that are silent, slow to ask or do not read, and reads once more before it ends.
+use super::activity::Activity;
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep, sleep_until},
+};
+
+/// From the accept to the first byte.
+const FIRST_BYTE: Duration = Duration::from_secs(5);
+/// From the first byte of a request's head to its last.
+const HEAD: Duration = Duration::from_secs(10);
+/// Between two requests; longer than the 60 s of common load balancers, which must be the ones that close.
+pub const IDLE: Duration = Duration::from_secs(75);
+/// Without any of our bytes being taken.
+const UNREAD: Duration = Duration::from_secs(30);
+
+/// A connection's socket and what it waits for.
+pub struct Socket {
+    tcp: TcpStream,
+    activity: Arc<Activity>,
+    wait: Wait,
+    /// When `wait` began.
+    since: Instant,
+    /// Requests begun when `wait` was last looked at.
+    begun: usize,
+    /// Moved only when it fires too early or would fire too late, so that a busy connection costs no timer work.
+    timer: Pin<Box<Sleep>>,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Wait {
+    FirstByte,
+    /// Part of a head is here.
+    Head,
+    /// The next request, or the end of those under way.
+    Next,
+}
+
+impl Socket {
+    pub fn new(tcp: TcpStream, activity: Arc<Activity>) -> Self {
+        let since = Instant::now();
+        let timer = Box::pin(sleep_until(since + FIRST_BYTE));
+        Self { tcp, activity, wait: Wait::FirstByte, since, begun: 0, timer, stalled: None }
+    }
+
+    fn heard(&mut self, bytes: &[u8]) {
+        if self.wait == Wait::FirstByte && bytes.starts_with(b"PRI ") {
+            self.activity.is_http2();
+        }
+        if !bytes.is_empty() && self.wait != Wait::Head {
+            self.wait(Wait::Head);
+        }
+    }
+
+    fn wait(&mut self, wait: Wait) {
+        (self.wait, self.since) = (wait, Instant::now());
+    }
+
+    /// When the peer is to be given up; `None` while requests are under way, which have their own limits.
+    fn due(&mut self) -> Option<Instant> {
+        let begun = self.activity.begun();
+        if begun != self.begun {
+            self.begun = begun;
+            self.wait(Wait::Next);
+        }
+        if self.activity.under_way() > 0 {
+            self.wait(Wait::Next);
+            return None;
+        }
+        let patience = match self.wait {
+            Wait::FirstByte => FIRST_BYTE,
+            // The frames of an idle HTTP/2 connection are no half head.
+            Wait::Head if !self.activity.http2() => HEAD,
+            Wait::Head | Wait::Next => IDLE,
+        };
+        Some(self.since + patience)
+    }
+
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(due) = self.due() else {
+            return Poll::Pending;
+        };
+        if self.timer.deadline() > due {
+            self.timer.as_mut().reset(due);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= due {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    /// Passes on what a write came to, unless the peer has not taken a byte for too long.
+    fn poll_taken<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(UNREAD)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.tcp).poll_read(cx, buffer) {
+            Poll::Pending if self.activity.closing() && self.due().is_some() && self.wait != Wait::Head => {
+                // Nothing has come, so nobody waits for an answer: to the server this is the end of the stream.
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => self.poll_patience(cx),
+            ready => {
+                self.heard(&buffer.filled()[before..]);
+                ready
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        self.poll_taken(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bytes);
+        self.poll_taken(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
