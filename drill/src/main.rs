@@ -15,7 +15,7 @@ usage: drill COMMAND
   upstream [--port N]                         the stub preview upstream; without a port, any free one
   stop-matrix [--server PATH] [--quick]       what a stop takes and loses
   restart [--server PATH] [--runs N]          kill -9 to ready
-  mutants stop-matrix                         the same load on servers whose stop was spoilt
+  mutants stop-matrix [--server PATH]         the same load on servers whose stop was spoilt
 
 The drills take DATABASE_URL and REDIS_URL from the environment, and leave their reports in target/drill.";
 
@@ -38,7 +38,9 @@ async fn main() -> Result<ExitCode> {
             let options = Options::read(options)?;
             restart::run(&options.setup()?, options.runs, reports).await?
         }
-        ["mutants", "stop-matrix"] => mutants::stop_matrix(&Options::read(&[])?.setup()?, reports).await?,
+        ["mutants", "stop-matrix", ref options @ ..] => {
+            mutants::stop_matrix(&Options::read(options)?.setup()?, reports).await?
+        }
         _ => bail!("{USAGE}"),
     };
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -58,9 +58,7 @@ fn build(patch: &str, folder: &Path, release: &Path) -> Result<PathBuf> {
         ensure!(copied.success(), "copying {}", release.display());
     }
     let mut build = command("cargo", &copy);
-    build
-        .args(["build", "--release", "--locked", "--offline", "--bin", "server", "--target-dir"])
-        .arg(&target);
+    build.args(["build", "--release", "--locked", "--bin", "server", "--target-dir"]).arg(&target);
     let build = build.output()?;
     ensure!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
     Ok(target.join("release/server"))
