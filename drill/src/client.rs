@@ -54,6 +54,8 @@ pub struct Counts {
     pub lost: u64,
     /// The first of those.
     pub losses: Vec<Loss>,
+    /// Requests that crossed a GOAWAY: the server has said that it did not begin them, so they can be sent again elsewhere.
+    pub turned_away: u64,
     pub connections: u64,
     /// Connections that the server closed before a byte of the next request was written: nothing is lost with them.
     pub closed_before: u64,
@@ -142,7 +144,7 @@ impl Load {
         timeout(LAST_ANSWERS, async { while self.clients.join_next().await.is_some() {} }).await.ok();
         self.clients.shutdown().await;
         let mut counts = self.counts();
-        for _ in counts.answers() + counts.lost..counts.sent {
+        for _ in counts.answers() + counts.lost + counts.turned_away..counts.sent {
             let how = "no answer, and no end of the connection".to_owned();
             counts.lose(Loss { at: Instant::now(), client: "any", after: 0, how });
         }

@@ -26,9 +26,8 @@ const STOP: [(&str, &str); 2] = [
 ///
 /// When a patch no longer applies, or a mutant cannot be built or started.
 pub async fn stop_matrix(setup: &Setup, folder: &Path) -> Result<bool> {
-    let columns = &["exit s", "code", "requests", "lost", "refused", "last line"];
     let limits = [&limits::MUTANT_LOST];
-    let mut report = Report::new("stop-matrix-mutants", "The stop, spoilt", 30, columns, &limits);
+    let mut report = Report::new("stop-matrix-mutants", "The stop, spoilt", 30, stop::COLUMNS, &limits);
     for (patch, name) in STOP {
         progress(&format!("building: {name}"));
         let release = setup.server.parent().context("the server is in a folder")?;

@@ -96,7 +96,7 @@ impl Report {
         let page = self.write(folder, plot)?;
         let missed = self.rows.iter().filter(|row| !row.misses.is_empty()).count();
         let verdict = match missed {
-            0 => format!("all {} within their limits", self.rows.len()),
+            0 => "everything is within its limits".to_owned(),
             _ => format!("{missed} of {} missed a limit", self.rows.len()),
         };
         println!("\n{verdict}, in {:.0} s; {}", self.start.elapsed().as_secs_f64(), page.display());

@@ -4,6 +4,8 @@ mod cases;
 mod load;
 mod peers;
 pub mod stage;
+#[cfg(target_os = "linux")]
+mod wedge;
 
 use std::{path::Path, sync::Arc};
 
@@ -26,10 +28,10 @@ pub enum Extent {
     Quick,
 }
 
-const COLUMNS: &[&str] = &["exit s", "code", "requests", "lost", "refused", "last line"];
+pub const COLUMNS: &[&str] = &["exit s", "code", "requests", "lost", "refused", "away", "last line"];
 const NAME_WIDTH: usize = 46;
 
-const LIMITS: [&Limit; 10] = [
+const LIMITS: [&Limit; 11] = [
     &limits::EXIT_IDLE,
     &limits::EXIT,
     &limits::EXIT_NO_LAME_DUCK,
@@ -38,6 +40,7 @@ const LIMITS: [&Limit; 10] = [
     &limits::SLOW_ANSWER,
     &limits::CUT,
     &limits::LOST,
+    &limits::TURNED_AWAY,
     &limits::REFUSALS,
     &limits::STOP_REQUESTS,
 ];
@@ -53,7 +56,7 @@ pub async fn run(setup: Setup, extent: Extent, folder: &Path) -> Result<bool> {
     let setup = Arc::new(setup);
     // They mostly wait, and do not disturb each other: each has a server and proxies of its own.
     let mut running = JoinSet::new();
-    for case in Case::ALL {
+    for &case in Case::ALL {
         let setup = Arc::clone(&setup);
         running.spawn(async move { case.row(&setup).await });
     }

@@ -44,10 +44,20 @@ async fn stream_loop(target: Arc<Target>, mut requests: SendRequest<axum::body::
         target.counts().sent += 1;
         match read(answer).await {
             Ok(status) => target.answered(status),
+            Err(error) if is_refusal(&error) => {
+                target.counts().turned_away += 1;
+                return;
+            }
             Err(error) => return target.lost(NAME, after, &error),
         }
         after += 1;
     }
+}
+
+/// Whether the server has named this request as one that it did not begin.
+fn is_refusal(error: &h2::Error) -> bool {
+    let goes_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_remote() && (goes_away || error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// The status, once the whole body is there.

@@ -28,6 +28,8 @@ pub enum Case {
     MuteHttp2,
     SlowRequest,
     StuckRequest,
+    #[cfg(target_os = "linux")]
+    WedgedRuntime,
     DeadCollector,
     FrozenPostgres,
     FrozenRedis,
@@ -41,12 +43,12 @@ pub enum Case {
 struct Expected {
     exit: &'static Limit,
     code: i32,
-    /// Whether the last log line is there. A second signal leaves no time for it.
+    /// Whether the last log line is there. A second signal leaves no time for it, and a wedged runtime nobody to write it.
     last_line: bool,
 }
 
 impl Case {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: &[Self] = &[
         Self::Idle,
         Self::SilentSocket,
         Self::HalfHead,
@@ -55,6 +57,8 @@ impl Case {
         Self::MuteHttp2,
         Self::SlowRequest,
         Self::StuckRequest,
+        #[cfg(target_os = "linux")]
+        Self::WedgedRuntime,
         Self::DeadCollector,
         Self::FrozenPostgres,
         Self::FrozenRedis,
@@ -74,6 +78,8 @@ impl Case {
             Self::MuteHttp2 => "mute HTTP/2",
             Self::SlowRequest => "slow request, 8 s",
             Self::StuckRequest => "stuck request, 60 s",
+            #[cfg(target_os = "linux")]
+            Self::WedgedRuntime => "wedged runtime, every worker stopped",
             Self::DeadCollector => "dead collector",
             Self::FrozenPostgres => "frozen Postgres, 5 requests at it",
             Self::FrozenRedis => "frozen Redis, 5 requests at it",
@@ -88,6 +94,8 @@ impl Case {
         let (exit, code, last_line) = match self {
             Self::Idle | Self::SilentSocket | Self::IdleKeepAlive => (&limits::EXIT_IDLE, 0, true),
             Self::StuckRequest => (&limits::EXIT, 1, true),
+            #[cfg(target_os = "linux")]
+            Self::WedgedRuntime => (&limits::EXIT, 1, false),
             Self::SecondSignal => (&limits::EXIT_SECOND_SIGNAL, 1, false),
             Self::StartRefused | Self::StartBlackHoled => (&limits::EXIT_STARTING, 0, true),
             _ => (&limits::EXIT, 0, true),
@@ -135,7 +143,7 @@ impl Case {
         let mut peers = Peers::default();
         self.prepare(&stage, &mut peers).await?;
         // What was just written must have been read.
-        sleep(Duration::from_millis(300)).await;
+        sleep(Duration::from_millis(100)).await;
         let signal = Instant::now();
         stage.server.signal(Signal::Term)?;
         if self == Self::SecondSignal {
@@ -159,6 +167,8 @@ impl Case {
             Self::MuteHttp2 => peers.hold(stage, HTTP2_PREFACE).await?,
             Self::SlowRequest => preview(stage, peers, Duration::from_secs(8)).await?,
             Self::StuckRequest => preview(stage, peers, Duration::from_secs(60)).await?,
+            #[cfg(target_os = "linux")]
+            Self::WedgedRuntime => peers.wedge(stage).await?,
             Self::DeadCollector => peers.keep_alive(stage).await?,
             Self::FrozenPostgres | Self::FrozenRedis | Self::AllBlackHoled => {
                 let cookie = stage.sign_up().await?;
@@ -205,6 +215,7 @@ impl Case {
                 played.exit.code.map_or("killed".to_owned(), |code| code.to_string()),
                 played.ends.len().to_string(),
                 lost.to_string(),
+                String::new(),
                 String::new(),
                 if stopped { "yes" } else { "no" }.to_owned(),
             ],

@@ -65,7 +65,7 @@ pub async fn runs(setup: &Setup, extent: Extent, report: &mut Report) {
     let misses = [requests.miss(sent as f64), limits::LOST.miss(lost as f64)];
     report.add(Row {
         name: format!("all {runs} under load"),
-        cells: ["", "", &sent.to_string(), &lost.to_string(), "", ""].map(str::to_owned).into(),
+        cells: ["", "", &sent.to_string(), &lost.to_string(), "", "", ""].map(str::to_owned).into(),
         misses: misses.into_iter().flatten().collect(),
         point: None,
         detail: json!({ "requests": sent, "lost": lost }),
@@ -109,6 +109,7 @@ impl Run {
         let misses = [
             exit.miss(took),
             limits::LOST.miss(counts.lost as f64),
+            limits::TURNED_AWAY.miss(counts.turned_away as f64),
             limits::REFUSALS.miss(counts.failed() as f64),
             (self.exit.code != Some(0)).then(|| format!("exit code 0 expected: {:?}", self.exit.code)),
             (!stopped(self.last_line.as_ref())).then(|| "the last line is not `stopped`".to_owned()),
@@ -139,7 +140,7 @@ impl Run {
 
     fn cells(&self, took: f64) -> Vec<String> {
         let code = self.exit.code.map_or("killed".to_owned(), |code| code.to_string());
-        let Counts { sent, lost, refused, .. } = self.counts;
+        let Counts { sent, lost, refused, turned_away, .. } = self.counts;
         let last_line = if stopped(self.last_line.as_ref()) { "yes" } else { "no" };
         vec![
             format!("{took:.2}"),
@@ -147,17 +148,27 @@ impl Run {
             sent.to_string(),
             lost.to_string(),
             refused.to_string(),
+            turned_away.to_string(),
             last_line.to_owned(),
         ]
     }
 
     fn detail(&self) -> Value {
-        let Counts { sent, answered, lost, connections, closed_before, refused, unconnected, .. } =
-            &self.counts;
+        let Counts {
+            sent,
+            answered,
+            lost,
+            connections,
+            closed_before,
+            refused,
+            turned_away,
+            unconnected,
+            ..
+        } = &self.counts;
         let losses: Vec<String> = self.counts.losses.iter().map(|loss| self.describe(loss)).collect();
         json!({
             "sent": sent, "lost": lost, "losses": losses, "connections": connections, "closed_before": closed_before,
-            "refused": refused, "unconnected": unconnected,
+            "refused": refused, "turned_away": turned_away, "unconnected": unconnected,
             "answered": answered.iter().map(|(status, count)| (status.to_string(), json!(count))).collect::<serde_json::Map<_, _>>(),
         })
     }

@@ -17,6 +17,8 @@ pub struct Peers {
     held: Vec<TcpStream>,
     idle: Vec<Connection>,
     asked: JoinSet<(Instant, Result<Answer, Failure>)>,
+    /// Keeps the server's workers stopped.
+    keeper: JoinSet<()>,
 }
 
 /// How a request ended. `after` counts seconds from the signal.
@@ -52,6 +54,13 @@ impl Peers {
             let answer = connection.exchange(request.as_bytes(), || {}).await;
             (Instant::now(), answer)
         });
+        Ok(())
+    }
+
+    /// Stops every worker of the server.
+    #[cfg(target_os = "linux")]
+    pub async fn wedge(&mut self, stage: &Stage) -> Result<()> {
+        self.keeper = super::wedge::wedge(stage.server.pid()).await?;
         Ok(())
     }
 
