@@ -2,6 +2,7 @@
 
 pub mod http1;
 mod http2;
+mod written;
 
 use std::{
     collections::BTreeMap,
@@ -57,7 +58,7 @@ pub struct Counts {
     /// Requests that crossed a GOAWAY: the server has said that it did not begin them, so they can be sent again elsewhere.
     pub turned_away: u64,
     pub connections: u64,
-    /// Connections that the server closed before a byte of the next request was written: nothing is lost with them.
+    /// Requests that were not sent after all, since the server had closed the connection: nothing is lost with them.
     pub closed_before: u64,
     pub refused: u64,
     /// Connections that failed in another way, so mostly on the side of the client.

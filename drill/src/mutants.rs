@@ -50,7 +50,7 @@ fn build(patch: &str, folder: &Path, release: &Path) -> Result<PathBuf> {
         command("git", &copy).env("GIT_CEILING_DIRECTORIES", &folder).arg("apply").arg(&patch).output()?;
     let said = String::from_utf8_lossy(&apply.stderr);
     ensure!(apply.status.success(), "{} no longer applies: {said}", patch.display());
-    if !target.exists() {
+    if !target.exists() && release.join("deps").is_dir() {
         fs::create_dir_all(&target)?;
         let copied =
             command("cp", Path::new(".")).arg("-Rp").arg(release).arg(target.join("release")).status()?;

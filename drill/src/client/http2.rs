@@ -6,20 +6,24 @@ use axum::http::Request;
 use h2::client::{SendRequest, handshake};
 use tokio::task::JoinSet;
 
-use super::Target;
+use super::{
+    Target,
+    written::{Highest, Written},
+};
 
 const NAME: &str = "http2";
 
 /// Keeps `streams` requests under way on one connection, and on the next one when the server goes away.
 pub(super) async fn client(target: Arc<Target>, streams: usize) {
     while let Some(stream) = target.connect().await {
+        let (stream, highest) = Written::new(stream);
         let Ok((requests, connection)) = handshake(stream).await else {
             target.counts().closed_before += 1;
             continue;
         };
         let mut tasks = JoinSet::new();
         for _ in 0..streams {
-            tasks.spawn(stream_loop(Arc::clone(&target), requests.clone()));
+            tasks.spawn(stream_loop(Arc::clone(&target), requests.clone(), highest.clone()));
         }
         drop(requests);
         // Its end comes with the last handle on it, which the loops hold.
@@ -29,28 +33,36 @@ pub(super) async fn client(target: Arc<Target>, streams: usize) {
 }
 
 /// Until the load is stopped, or the connection takes no more requests.
-async fn stream_loop(target: Arc<Target>, mut requests: SendRequest<axum::body::Bytes>) {
+async fn stream_loop(target: Arc<Target>, mut requests: SendRequest<axum::body::Bytes>, highest: Highest) {
     let uri = format!("http://localhost{}", target.path);
     let mut after = 0;
     while !target.stopped() {
         // The server has gone, or has said that it will: nothing was sent.
-        let Ok(ready) = requests.ready().await else {
-            target.counts().closed_before += u64::from(after > 0);
-            return;
-        };
+        let Ok(ready) = requests.ready().await else { return };
         requests = ready;
         let request = Request::get(&uri).body(()).expect("a request to this address is complete");
         let Ok((answer, _)) = requests.send_request(request, true) else { return };
+        let stream = answer.stream_id().as_u32();
         target.counts().sent += 1;
         match read(answer).await {
             Ok(status) => target.answered(status),
-            Err(error) if is_refusal(&error) => {
-                target.counts().turned_away += 1;
-                return;
-            }
-            Err(error) => return target.lost(NAME, after, &error),
+            Err(error) => return failed(&target, &error, highest.has(stream), after),
         }
         after += 1;
+    }
+}
+
+/// Counts a request without an answer. One that had not left the client when the connection ended was never sent.
+fn failed(target: &Target, error: &h2::Error, written: bool, after: u64) {
+    let mut counts = target.counts();
+    if !written {
+        counts.sent -= 1;
+        counts.closed_before += 1;
+    } else if is_refusal(error) {
+        counts.turned_away += 1;
+    } else {
+        drop(counts);
+        target.lost(NAME, after, error);
     }
 }
 
