@@ -81,10 +81,10 @@ pub const LOST: Limit = Limit::at_most(
     "the promise: no request that a client sent on an open connection goes without an answer",
 );
 pub const TURNED_AWAY: Limit = Limit::at_most(
-    40.0,
+    80.0,
     "requests",
     "requests turned away by GOAWAY",
-    "each of 20 connections may cross one GOAWAY with the 2 requests it carries; more means connections of no use",
+    "20 connections may cross two GOAWAYs, of the lame duck and of the end, with 2 requests each; more is a fault",
 );
 pub const REFUSALS: Limit =
     Limit::at_most(0.0, "answers", "answers of 500 and above", "a stop is no reason to refuse a request");

@@ -69,7 +69,7 @@ pub async fn run(setup: Setup, extent: Extent, folder: &Path) -> Result<bool> {
     report.finish(folder, Plot::Bars { title: "From the signal to the exit", unit: "s" })
 }
 
-/// For a server whose stop was spoilt on purpose: runs under load until requests are lost, at most three times.
+/// For a server whose stop was spoilt on purpose: runs under load until requests are lost, at most five times.
 ///
 /// # Errors
 ///

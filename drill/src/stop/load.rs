@@ -28,7 +28,7 @@ const RUNS: usize = 20;
 /// Answers before the signal. More come during the stop.
 const BEFORE: u64 = 25_000;
 const BEFORE_QUICK: u64 = 10_000;
-const CONTROLS: usize = 3;
+const CONTROLS: usize = 5;
 
 /// What came of a run.
 struct Run {
@@ -72,7 +72,7 @@ pub async fn runs(setup: &Setup, extent: Extent, report: &mut Report) {
     });
 }
 
-/// Runs until something is lost, which must be within three runs.
+/// Runs until something is lost, which must be within five runs.
 pub async fn control(setup: &Setup, name: &str) -> Row {
     let mut last = None;
     for number in 1..=CONTROLS {
