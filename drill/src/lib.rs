@@ -1,7 +1,25 @@
 //! What runs the built service from outside, and stands in for what it talks to. Knows it as a binary and a contract only.
 //!
 //! - [`process`]: starts the binary, reads its log, signals it and waits for its end
+//! - [`proxy`]: stands between two processes and misbehaves on demand
+//! - [`client`]: asks over many connections, and knows of each request whether it was answered
+//! - [`limits`]: what the drills hold the service to
+//! - [`report`]: how they say what they found
+//! - [`stop`], [`restart`], [`mutants`]: the drills
 //! - [`upstream`]: a stub of the preview upstream, obedient to tests
 
+pub mod client;
+pub mod limits;
+pub mod mutants;
 pub mod process;
+pub mod proxy;
+pub mod report;
+pub mod restart;
+pub mod stop;
 pub mod upstream;
+
+/// From 0 to 1, about evenly spread: hash maps are seeded at random.
+fn fraction() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
+}

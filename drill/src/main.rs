@@ -1,18 +1,100 @@
-//! `drill upstream [--port N]`: the stub preview upstream for development. Without a port, any free one.
+//! The drills' command line.
+
+use std::{path::Path, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
+use drill::{
+    mutants, restart,
+    stop::{self, Extent, stage::Setup},
+};
 use tokio::net::TcpListener;
 
-#[tokio::main]
-async fn main() -> Result<()> {
+const USAGE: &str = "\
+usage: drill COMMAND
+
+  upstream [--port N]                         the stub preview upstream; without a port, any free one
+  stop-matrix [--server PATH] [--quick]       what a stop takes and loses
+  restart [--server PATH] [--runs N]          kill -9 to ready
+  mutants stop-matrix [--server PATH]         the same load on servers whose stop was spoilt
+
+The drills take DATABASE_URL and REDIS_URL from the environment, and leave their reports in target/drill.";
+
+const REPORTS: &str = "target/drill";
+
+// One thread: the clients share the machine with the server that they ask.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let port: u16 = match args[..] {
-        ["upstream"] => 0,
-        ["upstream", "--port", port] => port.parse().context("--port wants a number")?,
-        _ => bail!("usage: drill upstream [--port N]"),
+    let reports = Path::new(REPORTS);
+    let passes = match args[..] {
+        ["upstream", ref options @ ..] => return upstream(options).await,
+        ["stop-matrix", ref options @ ..] => {
+            let options = Options::read(options)?;
+            let extent = if options.quick { Extent::Quick } else { Extent::Full };
+            stop::run(options.setup()?, extent, reports).await?
+        }
+        ["restart", ref options @ ..] => {
+            let options = Options::read(options)?;
+            restart::run(&options.setup()?, options.runs, reports).await?
+        }
+        ["mutants", "stop-matrix", ref options @ ..] => {
+            mutants::stop_matrix(&Options::read(options)?.setup()?, reports).await?
+        }
+        _ => bail!("{USAGE}"),
+    };
+    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn upstream(options: &[&str]) -> Result<ExitCode> {
+    let port: u16 = match options {
+        [] => 0,
+        ["--port", port] => port.parse().context("--port wants a number")?,
+        _ => bail!("{USAGE}"),
     };
     let listener = TcpListener::bind(("127.0.0.1", port)).await.with_context(|| format!("port {port}"))?;
     println!("upstream listening on http://{}", listener.local_addr()?);
-    drill::upstream::serve(listener).await
+    drill::upstream::serve(listener).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What follows the name of a drill.
+struct Options {
+    server: PathBuf,
+    quick: bool,
+    runs: usize,
+}
+
+impl Options {
+    fn read(mut args: &[&str]) -> Result<Self> {
+        let mut options = Self { server: "target/release/server".into(), quick: false, runs: 100 };
+        while !args.is_empty() {
+            args = match args {
+                ["--server", path, rest @ ..] => {
+                    options.server = path.into();
+                    rest
+                }
+                ["--runs", runs, rest @ ..] => {
+                    options.runs = runs.parse().context("--runs wants a number")?;
+                    rest
+                }
+                ["--quick", rest @ ..] => {
+                    options.quick = true;
+                    rest
+                }
+                _ => bail!("{USAGE}"),
+            };
+        }
+        Ok(options)
+    }
+
+    fn setup(&self) -> Result<Setup> {
+        let variable =
+            |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: use make"));
+        Ok(Setup {
+            server: self.server.clone(),
+            database_url: variable("DATABASE_URL")?,
+            redis_url: variable("REDIS_URL")?,
+        })
+    }
 }

@@ -24,6 +24,9 @@ use tokio::{
 /// How many lines of each stream an error quotes.
 const QUOTED: usize = 20;
 
+/// Among how many lines the ports are looked for.
+const FIRST: usize = 100;
+
 /// A signal that tests send. `Stop` freezes the process until `Cont`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -277,12 +280,13 @@ impl Server {
             let mut news = self.stdout.news();
             loop {
                 let ended = *news.borrow_and_update();
-                let lines = self.stdout.lines();
-                let parsed = lines[seen..].iter().filter_map(|line| serde_json::from_str(line).ok());
-                if let Some(line) = parsed.into_iter().find(&matches) {
+                let lines = self.stdout.since(seen);
+                if let Some(line) =
+                    lines.iter().filter_map(|line| serde_json::from_str(line).ok()).find(&matches)
+                {
                     return Some(line);
                 }
-                seen = lines.len();
+                seen += lines.len();
                 if ended || news.changed().await.is_err() {
                     return None;
                 }
@@ -333,7 +337,9 @@ impl Server {
     }
 
     fn ports(&self) -> Option<(u16, u16)> {
-        self.lines().iter().find_map(|line| ports(&serde_json::from_str(line).ok()?))
+        // Among the first lines: a search through all of a busy server's log would take long.
+        let first = self.stdout.first(FIRST);
+        first.iter().find_map(|line| ports(&serde_json::from_str(line).ok()?))
     }
 
     /// An error that shows what the process last said.
@@ -396,7 +402,16 @@ impl Stream {
     }
 
     fn lines(&self) -> Vec<String> {
-        self.lines.lock().expect("no holder of this lock can panic").clone()
+        self.since(0)
+    }
+
+    fn since(&self, seen: usize) -> Vec<String> {
+        self.lines.lock().expect("no holder of this lock can panic")[seen..].to_vec()
+    }
+
+    fn first(&self, count: usize) -> Vec<String> {
+        let lines = self.lines.lock().expect("no holder of this lock can panic");
+        lines[..count.min(lines.len())].to_vec()
     }
 
     fn news(&self) -> watch::Receiver<bool> {

@@ -1,0 +1,87 @@
+//! `drill mutants`: the negative control. Spoils a copy of the sources by a patch, builds it, and expects the drill to notice.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    limits,
+    report::{Plot, Report, progress},
+    stop::{self, stage::Setup},
+};
+
+/// The patches, in `drill/mutants/`, and what is wrong with a server that has one.
+const STOP: [(&str, &str); 2] = [
+    ("no-quiet-window.patch", "no quiet window"),
+    ("plain-graceful-shutdown.patch", "plain graceful shutdown"),
+];
+
+/// Runs the load of the stop matrix against each mutant; whether every one was caught. Called in the project's folder.
+///
+/// # Errors
+///
+/// When a patch no longer applies, or a mutant cannot be built or started.
+pub async fn stop_matrix(setup: &Setup, folder: &Path) -> Result<bool> {
+    let limits = [&limits::MUTANT_LOST];
+    let mut report = Report::new("stop-matrix-mutants", "The stop, spoilt", 30, stop::COLUMNS, &limits);
+    for (patch, name) in STOP {
+        progress(&format!("building: {name}"));
+        let release = setup.server.parent().context("the server is in a folder")?;
+        let server = build(patch, folder, release)?;
+        stop::control(&Setup { server, ..setup.clone() }, name, &mut report).await?;
+    }
+    report.finish(folder, Plot::Bars { title: "Requests without an answer: some must be", unit: "requests" })
+}
+
+/// The path of a server built from a patched copy of the tree. What `release` holds is built already.
+fn build(patch: &str, folder: &Path, release: &Path) -> Result<PathBuf> {
+    let patch =
+        fs::canonicalize(Path::new("drill/mutants").join(patch)).context("in the project's folder?")?;
+    fs::create_dir_all(folder)?;
+    let folder = fs::canonicalize(folder)?;
+    let (copy, target) = (folder.join("mutant"), folder.join("mutant-target"));
+    copy_tree(&copy)?;
+    // Under a repository that ignores the copy, `git apply` would skip every file and succeed.
+    let apply =
+        command("git", &copy).env("GIT_CEILING_DIRECTORIES", &folder).arg("apply").arg(&patch).output()?;
+    let said = String::from_utf8_lossy(&apply.stderr);
+    ensure!(apply.status.success(), "{} no longer applies: {said}", patch.display());
+    if !target.exists() && release.join("deps").is_dir() {
+        fs::create_dir_all(&target)?;
+        let copied =
+            command("cp", Path::new(".")).arg("-Rp").arg(release).arg(target.join("release")).status()?;
+        ensure!(copied.success(), "copying {}", release.display());
+    }
+    let mut build = command("cargo", &copy);
+    build.args(["build", "--release", "--locked", "--bin", "server", "--target-dir"]).arg(&target);
+    let build = build.output()?;
+    ensure!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+    Ok(target.join("release/server"))
+}
+
+/// Every file that git knows or would add, in a new folder.
+fn copy_tree(copy: &Path) -> Result<()> {
+    let mut list = command("git", Path::new("."));
+    let list = list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).output()?;
+    let list = String::from_utf8(list.stdout)?;
+    ensure!(list.contains("Cargo.toml"), "not in a git repository");
+    if copy.exists() {
+        fs::remove_dir_all(copy)?;
+    }
+    for file in list.split('\0').filter(|file| Path::new(file).is_file()) {
+        let to = copy.join(file);
+        fs::create_dir_all(to.parent().context("a file is in a folder")?)?;
+        fs::copy(file, &to).with_context(|| format!("copying {file}"))?;
+    }
+    Ok(())
+}
+
+fn command(program: &str, folder: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(folder).stdin(Stdio::null());
+    command
+}

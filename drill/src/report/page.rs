@@ -1,0 +1,55 @@
+//! The page: everything inline, readable in the light and in the dark.
+
+use super::{Plot, Report, Row, plot};
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--ink:#1c2128;--soft:#59636e;--line:#d1d9e0;--back:#fff;--good:#1a7f37;--bad:#cf222e;--mark:#9a6700}
+@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--back:#0d1117;--good:#3fb950;--bad:#f85149;--mark:#d29922}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:60rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
+table{border-collapse:collapse;width:100%}td,th{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
+td:nth-child(-n+2),th:nth-child(-n+2),.words td,.words th{text-align:left}th{color:var(--soft);font-weight:600}
+.ok{color:var(--good)}.miss{color:var(--bad)}.why{color:var(--bad);font-size:.9em}
+.scroll{overflow-x:auto}svg{max-width:100%;height:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}
+svg .good{fill:var(--good)}svg .bad{fill:var(--bad)}svg .limit{stroke:var(--mark);stroke-width:2}svg .grid{stroke:var(--line)}
+";
+
+pub fn html(report: &Report, plot: Plot) -> String {
+    let verdict = if report.passes() {
+        "<p class=ok>Everything is within its limits.</p>"
+    } else {
+        "<p class=miss>A limit was missed.</p>"
+    };
+    let head: String = report.columns.iter().map(|column| format!("<th>{}", escape(column))).collect();
+    let rows: String = report.rows.iter().map(row).collect();
+    let limits: String = report
+        .limits
+        .iter()
+        .map(|limit| {
+            let cells =
+                [limit.name.to_owned(), format!("{} {}", limit.value(), limit.unit), limit.source.to_owned()];
+            format!("<tr>{}", cells.iter().map(|cell| format!("<td>{}", escape(cell))).collect::<String>())
+        })
+        .collect();
+    let title = escape(report.title);
+    let picture = plot::svg(&report.rows, plot);
+    format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
+         <title>{title}</title><style>{STYLE}</style><h1>{title}</h1>{verdict}\
+         <div class=scroll>{picture}</div>\
+         <h2>Results</h2><div class=scroll><table><tr><th><th>{head}{rows}</table></div>\
+         <h2>Limits</h2><table class=words><tr><th>Limit<th>Value<th>Where it comes from{limits}</table></html>\n"
+    )
+}
+
+fn row(row: &Row) -> String {
+    let (class, word) = if row.misses.is_empty() { ("ok", "ok") } else { ("miss", "missed") };
+    let cells: String = row.cells.iter().map(|cell| format!("<td>{}", escape(cell))).collect();
+    let why: String =
+        row.misses.iter().map(|miss| format!("<div class=why>{}</div>", escape(miss))).collect();
+    format!("<tr><td class={class}>{word}<td>{}{why}{cells}", escape(&row.name))
+}
+
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
