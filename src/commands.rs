@@ -26,6 +26,11 @@ Exit codes: 0 done, 1 failed or cut short, 78 invalid settings.
 /// `EX_CONFIG` of sysexits.h.
 const INVALID_SETTINGS: u8 = 78;
 
+/// For a collector that may be gone.
+const LAST_SPANS: Duration = Duration::from_millis(1500);
+/// For a reader of the log that may be slow.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
 pub fn run() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -86,9 +91,10 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     if let Err(error) = &outcome {
         tracing::error!(fatal = true, err = logs::err_json(error), "stopped by a fault");
     }
+    telemetry.export_spans(LAST_SPANS);
     let clean = outcome.is_ok_and(|clean| clean);
     tracing::info!(clean, "stopped");
-    telemetry.flush(Duration::from_secs(2));
+    telemetry::flush_lines(LAST_LINES);
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -106,6 +112,7 @@ fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     if let Err(error) = &outcome {
         tracing::error!(fatal = true, err = logs::err_json(error), "migration failed");
     }
-    telemetry.flush(Duration::from_secs(2));
+    telemetry.export_spans(LAST_SPANS);
+    telemetry::flush_lines(LAST_LINES);
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -60,8 +60,8 @@ async fn live(config: &Config) -> anyhow::Result<bool> {
         Err(fault) => tracing::error!(fatal = true, err = logs::err_json(fault), "stop forced"),
     }
     systemd::stopping();
-    health.drain();
-    conductor.lead(serving.join_next()).await.context("the accept loop was started")??;
+    let known = health.drain();
+    conductor.lead(known, serving.join_next()).await.context("the accept loop was started")??;
     let cut = conductor.cut();
     if !cut.is_empty() {
         let routes = serde_json::to_string(&cut)?;

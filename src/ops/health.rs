@@ -28,9 +28,9 @@ const DRAINING: u8 = 1 << 3;
 const CHECK_EVERY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 
 impl Health {
-    /// The stop has begun; no way back.
-    pub fn drain(&self) {
-        self.0.fetch_or(DRAINING, Relaxed);
+    /// The stop has begun; no way back. Returns whether it was ever ready before.
+    pub fn drain(&self) -> bool {
+        self.0.fetch_or(DRAINING, Relaxed) & STARTED != 0
     }
 
     fn set(&self, bit: u8, on: bool) {

@@ -30,6 +30,8 @@ use tower::ServiceExt;
 
 /// Between the listener's end and that of the idle connections: what was on its way gets its answer.
 const QUIET: Duration = Duration::from_secs(1);
+/// For an HTTP/2 peer to confirm that it asks for nothing more.
+const MUTE: Duration = Duration::from_secs(1);
 /// For the last answers to leave once the rest was cut.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 /// Longest head in bytes that is read; `http/security.rs` refuses most of that with a problem.
@@ -58,11 +60,13 @@ pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, drain: Drai
     });
     let mut connection = pin!(BUILDER.serve_connection(socket, service));
 
+    // One that comes during the lame duck is told with the listener's end: told at once it could not ask for anything.
+    let early = drain.phase() == Phase::Serving;
     let (mut first, mut drain) = (drain.clone(), drain);
     // A peer that breaks the protocol, or breaks off, is no event of ours.
     tokio::select! {
         _ = connection.as_mut() => return 0,
-        () = lame_duck(&mut first, &activity) => connection.as_mut().graceful_shutdown(),
+        () = lame_duck(&mut first, &activity), if early => connection.as_mut().graceful_shutdown(),
         () = drain.reached(Phase::Closing) => {}
     }
     tokio::select! {
@@ -117,9 +121,9 @@ async fn quiet(drain: &mut Drain) {
 /// An HTTP/2 peer has nothing under way, but does not confirm that it has understood.
 async fn mute(activity: &Activity) {
     activity.seen_http2().await;
-    sleep(QUIET).await;
+    sleep(MUTE).await;
     while activity.under_way() > 0 {
-        sleep(QUIET / 10).await;
+        sleep(MUTE / 10).await;
     }
 }
 

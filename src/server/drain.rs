@@ -74,12 +74,15 @@ impl Conductor {
         self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Leads `server` to its end: announces each phase at its time, counted from now.
-    pub async fn lead<T>(&self, server: impl Future<Output = T>) -> T {
+    /// Leads `server` to its end: announces each phase at its time, counted from now. A process that nobody was sent to
+    /// yet (`known` is false) has no load balancer to wait for.
+    pub async fn lead<T>(&self, known: bool, server: impl Future<Output = T>) -> T {
         let start = Instant::now();
         self.announce(Phase::LameDuck);
         let timeline = async {
-            tokio::time::sleep_until(start + self.timeline.lame_duck).await;
+            if known {
+                tokio::time::sleep_until(start + self.timeline.lame_duck).await;
+            }
             self.announce(Phase::Closing);
             tokio::time::sleep_until(start + self.timeline.drain).await;
             self.announce(Phase::Cut);
@@ -125,14 +128,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_server_stops_right_after_its_lame_duck_time() {
         let (conductor, start) = (Conductor::new(TIMELINE), Instant::now());
-        conductor.lead(server(conductor.drain(), Duration::ZERO)).await;
+        conductor.lead(true, server(conductor.drain(), Duration::ZERO)).await;
         assert_eq!(start.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_was_never_ready_waits_for_nobody() {
+        let (conductor, start) = (Conductor::new(TIMELINE), Instant::now());
+        conductor.lead(false, server(conductor.drain(), Duration::ZERO)).await;
+        assert_eq!(start.elapsed().as_secs(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_still_runs_at_the_drain_limit_is_cut() {
         let (conductor, start) = (Conductor::new(TIMELINE), Instant::now());
-        conductor.lead(server(conductor.drain(), Duration::from_secs(60))).await;
+        conductor.lead(true, server(conductor.drain(), Duration::from_secs(60))).await;
         assert_eq!(start.elapsed().as_secs(), 20);
         assert_eq!(conductor.drain().phase(), Phase::Cut);
     }

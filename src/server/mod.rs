@@ -8,7 +8,6 @@ pub mod systemd;
 
 use axum::Router;
 use drain::{Drain, Phase};
-use futures_util::FutureExt;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -39,10 +38,14 @@ pub async fn serve(listener: TcpListener, router: Router, max_connections: usize
         });
     }
     // Clients in the accept queue believe they are connected: the listener must not go before they are served.
-    while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
-        connections.spawn(connection::serve(socket, peer, router.clone(), drain.clone()));
+    // Asked of the kernel itself: the runtime may not have heard of the last ones, or hold this task back for fairness.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((socket, peer)) = listener.accept() {
+            let Ok(()) = socket.set_nonblocking(true) else { continue };
+            let Ok(socket) = TcpStream::from_std(socket) else { continue };
+            connections.spawn(connection::serve(socket, peer, router.clone(), drain.clone()));
+        }
     }
-    drop(listener);
     tracing::info!(connections = connections.len(), "listener closed");
     while let Some(ended) = connections.join_next().await {
         for _ in 0..ended.unwrap_or_default() {

@@ -120,7 +120,12 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.tcp).poll_read(cx, buffer) {
-            Poll::Pending if self.activity.closing() && self.due().is_some() && self.wait != Wait::Head => {
+            Poll::Pending
+                if self.activity.closing()
+                    && !self.activity.http2()
+                    && self.due().is_some()
+                    && self.wait != Wait::Head =>
+            {
                 // Nothing has come, so nobody waits for an answer: to the server this is the end of the stream.
                 Poll::Ready(Ok(()))
             }

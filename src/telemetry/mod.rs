@@ -18,7 +18,7 @@ use crate::config::{self, LogFormat};
 use anyhow::Context;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tracing_subscriber::{
     Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
@@ -59,23 +59,16 @@ pub fn init(settings: &config::Telemetry) -> anyhow::Result<Telemetry> {
     Ok(Telemetry { level, provider })
 }
 
-/// Writes the last lines of a process that is about to end without ceremony; gives up after `limit`.
+/// Writes the lines that wait; gives up after `limit`. For the end of the process, from any thread.
 pub fn flush_lines(limit: Duration) {
     LOG.flush(limit);
 }
 
 impl Telemetry {
-    /// Exports the last spans and writes the last lines, in `limit` all together; what is not done by then is given
-    /// up. Blocks: not for a thread of the runtime.
-    pub fn flush(self, limit: Duration) {
-        let start = Instant::now();
-        if let Some(provider) = self.provider {
-            // Spans wait for a collector that may be gone; the lines need next to nothing, but need that surely.
-            let limit = limit.mul_f32(0.8);
-            if provider.shutdown_with_timeout(limit).is_err() {
-                tracing::warn!("the last spans were not exported");
-            }
+    /// Exports the spans that wait; what is not done in `limit` is given up. Blocks: not for a thread of the runtime.
+    pub fn export_spans(self, limit: Duration) {
+        if self.provider.is_some_and(|provider| provider.shutdown_with_timeout(limit).is_err()) {
+            tracing::warn!("the last spans were not exported");
         }
-        LOG.flush(limit.saturating_sub(start.elapsed()));
     }
 }

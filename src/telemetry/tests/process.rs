@@ -50,7 +50,8 @@ fn child_that_serves_one_request() {
     }));
     traces::end_server_span(&otel, &Method::GET, Some("/v1/things/{id}"), StatusCode::BAD_GATEWAY);
     let start = Instant::now();
-    telemetry.flush(LIMIT);
+    telemetry.export_spans(LIMIT);
+    crate::telemetry::flush_lines(LIMIT);
     println!("flushed after {}", start.elapsed().as_millis());
 }
 
@@ -73,7 +74,8 @@ fn child_that_panics() {
     tracing::debug!("audible");
     assert!(level.set("a=b=c").is_err());
     assert_eq!(level.get(), "debug");
-    telemetry.flush(LIMIT);
+    telemetry.export_spans(LIMIT);
+    crate::telemetry::flush_lines(LIMIT);
 }
 
 #[test]
@@ -82,7 +84,8 @@ fn child_for_people() {
     let telemetry =
         telemetry::init(&config::Telemetry { traces: false, ..settings(LogFormat::Pretty) }).unwrap();
     tracing::info!(port = 8080, "started");
-    telemetry.flush(LIMIT);
+    telemetry.export_spans(LIMIT);
+    crate::telemetry::flush_lines(LIMIT);
 }
 
 fn run(child: &str, endpoint: &str) -> Output {
