@@ -8,7 +8,6 @@ pub mod systemd;
 
 use axum::Router;
 use drain::{Drain, Phase};
-use futures_util::FutureExt;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -39,10 +38,15 @@ pub async fn serve(listener: TcpListener, router: Router, max_connections: usize
         });
     }
     // Clients in the accept queue believe they are connected: the listener must not go before they are served.
-    while let Some(Ok((socket, peer))) = listener.accept().now_or_never() {
-        connections.spawn(connection::serve(socket, peer, router.clone(), drain.clone()));
+    // Tokio's own accept would stop early: at what it has heard of the queue, and after 128 in one go.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((socket, peer)) = listener.accept() {
+            let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+            if let Ok(socket) = socket {
+                connections.spawn(connection::serve(socket, peer, router.clone(), drain.clone()));
+            }
+        }
     }
-    drop(listener);
     tracing::info!(connections = connections.len(), "listener closed");
     while let Some(ended) = connections.join_next().await {
         for _ in 0..ended.unwrap_or_default() {
