@@ -22,6 +22,9 @@ pub const IDLE: Duration = Duration::from_secs(75);
 /// Without any of our bytes being taken.
 const UNREAD: Duration = Duration::from_secs(30);
 
+/// What an HTTP/2 client sends first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// A connection's socket and what it waits for.
 pub struct Socket {
     tcp: TcpStream,
@@ -31,6 +34,8 @@ pub struct Socket {
     since: Instant,
     /// Requests begun when `wait` was last looked at.
     begun: usize,
+    /// Bytes of the HTTP/2 preface that have come.
+    preface: usize,
     /// Moved only when it fires too early or would fire too late, so that a busy connection costs no timer work.
     timer: Pin<Box<Sleep>>,
     stalled: Option<Pin<Box<Sleep>>>,
@@ -49,15 +54,28 @@ impl Socket {
     pub fn new(tcp: TcpStream, activity: Arc<Activity>) -> Self {
         let since = Instant::now();
         let timer = Box::pin(sleep_until(since + FIRST_BYTE));
-        Self { tcp, activity, wait: Wait::FirstByte, since, begun: 0, timer, stalled: None }
+        Self { tcp, activity, wait: Wait::FirstByte, since, begun: 0, preface: 0, timer, stalled: None }
     }
 
     fn heard(&mut self, bytes: &[u8]) {
-        if self.wait == Wait::FirstByte && bytes.starts_with(b"PRI ") {
-            self.activity.is_http2();
+        if self.preface < PREFACE.len() {
+            self.hear_preface(bytes);
         }
-        if !bytes.is_empty() && self.wait != Wait::Head {
+        // The frames of an idle HTTP/2 connection are no half head.
+        if !bytes.is_empty() && self.wait != Wait::Head && !self.activity.http2() {
             self.wait(Wait::Head);
+        }
+    }
+
+    /// It may come in pieces. A connection is HTTP/2 only once all of it is there: until then it is half a head.
+    fn hear_preface(&mut self, bytes: &[u8]) {
+        let rest = &PREFACE[self.preface..];
+        let length = rest.len().min(bytes.len());
+        // What is no preface is none for good.
+        self.preface = if bytes[..length] == rest[..length] { self.preface + length } else { usize::MAX };
+        if self.preface == PREFACE.len() {
+            self.activity.is_http2();
+            self.wait(Wait::Next);
         }
     }
 
@@ -78,9 +96,8 @@ impl Socket {
         }
         let patience = match self.wait {
             Wait::FirstByte => FIRST_BYTE,
-            // The frames of an idle HTTP/2 connection are no half head.
-            Wait::Head if !self.activity.http2() => HEAD,
-            Wait::Head | Wait::Next => IDLE,
+            Wait::Head => HEAD,
+            Wait::Next => IDLE,
         };
         Some(self.since + patience)
     }
