@@ -1,7 +1,9 @@
 //! The socket under HTTP: gives up peers that are silent, slow to ask or do not read, and reads once more before it ends.
 use super::activity::Activity;
+use socket2::SockRef;
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -102,6 +104,20 @@ impl Socket {
         Some(self.since + patience)
     }
 
+    /// Whether the drain may end an HTTP/1 connection: no request is under way, half here, or about to be read. HTTP/2
+    /// has a message for it.
+    fn nobody_waits(&mut self) -> bool {
+        if !self.activity.closing() || self.activity.http2() {
+            return false;
+        }
+        // Brings `wait` up to date.
+        self.due();
+        // Tokio knows what it has last heard from the kernel. A request may have come since, so the kernel is asked.
+        let came =
+            || SockRef::from(&self.tcp).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0);
+        self.activity.under_way() == 0 && self.wait != Wait::Head && !came()
+    }
+
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(due) = self.due() else {
             return Poll::Pending;
@@ -137,10 +153,8 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         match Pin::new(&mut self.tcp).poll_read(cx, buffer) {
-            Poll::Pending if self.activity.closing() && self.due().is_some() && self.wait != Wait::Head => {
-                // Nothing has come, so nobody waits for an answer: to the server this is the end of the stream.
-                Poll::Ready(Ok(()))
-            }
+            // To the server this is the end of the stream.
+            Poll::Pending if self.nobody_waits() => Poll::Ready(Ok(())),
             Poll::Pending => self.poll_patience(cx),
             ready => {
                 self.heard(&buffer.filled()[before..]);
