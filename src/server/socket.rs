@@ -21,7 +21,7 @@ const FIRST_BYTE: Duration = Duration::from_secs(5);
 const HEAD: Duration = Duration::from_secs(10);
 /// Between two requests; longer than the 60 s of common load balancers, which must be the ones that close.
 pub const IDLE: Duration = Duration::from_secs(75);
-/// Without any of our bytes being taken.
+/// Without any of an answer being taken.
 const UNREAD: Duration = Duration::from_secs(30);
 
 /// What an HTTP/2 client sends first.
@@ -34,8 +34,8 @@ pub struct Socket {
     wait: Wait,
     /// When `wait` began.
     since: Instant,
-    /// Requests begun when `wait` was last looked at.
-    begun: usize,
+    /// The progress of the requests when it was last looked at.
+    progress: usize,
     /// Bytes of the HTTP/2 preface that have come.
     preface: usize,
     /// Moved only when it fires too early or would fire too late, so that a busy connection costs no timer work.
@@ -56,7 +56,7 @@ impl Socket {
     pub fn new(tcp: TcpStream, activity: Arc<Activity>) -> Self {
         let since = Instant::now();
         let timer = Box::pin(sleep_until(since + FIRST_BYTE));
-        Self { tcp, activity, wait: Wait::FirstByte, since, begun: 0, preface: 0, timer, stalled: None }
+        Self { tcp, activity, wait: Wait::FirstByte, since, progress: 0, preface: 0, timer, stalled: None }
     }
 
     fn heard(&mut self, bytes: &[u8]) {
@@ -85,16 +85,24 @@ impl Socket {
         (self.wait, self.since) = (wait, Instant::now());
     }
 
-    /// When the peer is to be given up; `None` while requests are under way, which have their own limits.
-    fn due(&mut self) -> Option<Instant> {
-        let begun = self.activity.begun();
-        if begun != self.begun {
-            self.begun = begun;
+    /// Each step of a request is followed by a wait that begins then.
+    fn follow_requests(&mut self) {
+        let progress = self.activity.progress();
+        if progress != self.progress {
+            self.progress = progress;
             self.wait(Wait::Next);
         }
+    }
+
+    /// When the peer is to be given up; `None` while requests are under way that do not wait for the peer: they have
+    /// their own limits.
+    fn due(&mut self) -> Option<Instant> {
+        self.follow_requests();
         if self.activity.under_way() > 0 {
-            self.wait(Wait::Next);
-            return None;
+            self.wait = Wait::Next;
+            // An HTTP/2 peer says how much of an answer it has room for. One that never does is as deaf as one that
+            // does not read, though there is nothing to write to it.
+            return self.activity.untaken().then(|| self.since + UNREAD);
         }
         let patience = match self.wait {
             Wait::FirstByte => FIRST_BYTE,
@@ -137,6 +145,7 @@ impl Socket {
     /// Passes on what a write came to, unless the peer has not taken a byte for too long.
     fn poll_taken<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
+            self.activity.bytes_moved();
             self.stalled = None;
             return written;
         }
@@ -157,6 +166,7 @@ impl AsyncRead for Socket {
             Poll::Pending if self.nobody_waits() => Poll::Ready(Ok(())),
             Poll::Pending => self.poll_patience(cx),
             ready => {
+                self.activity.bytes_moved();
                 self.heard(&buffer.filled()[before..]);
                 ready
             }
@@ -184,6 +194,8 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // With these bytes an answer may be over, and the connection not looked at again for long.
+        self.follow_requests();
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
