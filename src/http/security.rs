@@ -29,7 +29,7 @@ pub fn add_headers(headers: &mut HeaderMap) {
 /// Refuses what no handler should ever see.
 ///
 /// # Errors
-/// 414 and 431 for a head that is too long, 400 without exactly one sound `Host` or with a path that is no text, 405 for
+/// 414 and 431 for a head that is too long, 400 without exactly one sound `Host` or with a target that is no text, 405 for
 /// TRACE and CONNECT, 413 for a body declared too large.
 pub fn check(parts: &Parts) -> Result<(), Problem> {
     check_size(parts)?;
@@ -45,6 +45,14 @@ pub fn check(parts: &Parts) -> Result<(), Problem> {
             StatusCode::BAD_REQUEST,
             "bad_path",
             "The path is not percent-encoded UTF-8.",
+        ));
+    }
+    if parts.uri.query().is_some_and(|query| percent_decode_str(query).decode_utf8().is_err()) {
+        // The parser of queries would put U+FFFD in its place.
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "bad_query",
+            "The query is not percent-encoded UTF-8.",
         ));
     }
     extract::refuse_declared_too_large(&parts.headers)

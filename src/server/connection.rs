@@ -55,7 +55,7 @@ pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, drain: Drai
             if http1 && phase.phase() > Phase::Serving {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(answer.map(|body| Answer { body, _turn: turn }))
+            Ok::<_, Infallible>(answer.map(|body| Answer::new(body, turn)))
         }
     });
     let mut connection = pin!(BUILDER.serve_connection(socket, service));
@@ -118,12 +118,16 @@ async fn quiet(drain: &mut Drain) {
     }
 }
 
-/// An HTTP/2 peer has nothing under way, but does not confirm that it has understood.
+/// An HTTP/2 peer does not confirm that it has understood: its answers are over, and a moment has passed without a sign of
+/// life. The end of an answer is one: what was handed to the kernel last is still on its way.
 async fn mute(activity: &Activity) {
     activity.seen_http2().await;
-    sleep(MUTE).await;
-    while activity.under_way() > 0 {
-        sleep(MUTE / 10).await;
+    loop {
+        let before = activity.signs_of_life();
+        sleep(MUTE).await;
+        if activity.under_way() == 0 && activity.signs_of_life() == before {
+            return;
+        }
     }
 }
 

@@ -38,12 +38,13 @@ pub async fn serve(listener: TcpListener, router: Router, max_connections: usize
         });
     }
     // Clients in the accept queue believe they are connected: the listener must not go before they are served.
-    // Asked of the kernel itself: the runtime may not have heard of the last ones, or hold this task back for fairness.
+    // Tokio's own accept would stop early: at what it has heard of the queue, and after 128 in one go.
     if let Ok(listener) = listener.into_std() {
         while let Ok((socket, peer)) = listener.accept() {
-            let Ok(()) = socket.set_nonblocking(true) else { continue };
-            let Ok(socket) = TcpStream::from_std(socket) else { continue };
-            connections.spawn(connection::serve(socket, peer, router.clone(), drain.clone()));
+            let socket = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
+            if let Ok(socket) = socket {
+                connections.spawn(connection::serve(socket, peer, router.clone(), drain.clone()));
+            }
         }
     }
     tracing::info!(connections = connections.len(), "listener closed");

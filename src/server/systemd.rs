@@ -2,7 +2,7 @@
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use std::{convert::Infallible, io, net::SocketAddr};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// Sockets that the supervisor holds across restarts, so that none of them loses a connection.
 pub struct Sockets {
@@ -23,11 +23,23 @@ impl Sockets {
         let given = self.given.take_tcp_listener(self.next)?;
         self.next += 1;
         let Some(listener) = given else {
-            return TcpListener::bind(address).await;
+            return bind(address);
         };
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     }
+}
+
+/// Connections that may wait to be accepted; the kernel may have a lower limit (`net.core.somaxconn`). Beyond it a client
+/// tries again after a whole second, and 128, the usual default, is one burst.
+const QUEUE: u32 = 4096;
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait for the connections of the last process to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
 }
 
 /// The process serves.
