@@ -5,6 +5,8 @@ pub mod drain;
 pub mod signals;
 mod socket;
 pub mod systemd;
+#[cfg(test)]
+mod tests;
 
 use axum::Router;
 use drain::{Drain, Phase};

@@ -1,6 +1,7 @@
 //! The built server as a process, with real Postgres and Redis: how it starts, stops, shares and refuses.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod boot;
+mod hostile;
 mod logs;
 mod service;
 mod shared;
