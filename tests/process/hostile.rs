@@ -1,6 +1,6 @@
 //! Clients that mean harm: floods over HTTP/2, and sockets that are held open.
 use crate::{
-    service::server,
+    service::{server, server_with_descriptors},
     wire::{
         answer, connect,
         http2::{self, *},
@@ -266,4 +266,27 @@ async fn no_more_connections_are_open_than_allowed(pool: PgPool) {
     for socket in &mut open {
         assert!(ask(socket).await.is_some(), "the others are served");
     }
+}
+
+#[sqlx::test]
+async fn without_file_descriptors_the_open_connections_go_on_and_new_ones_come_as_soon_as_they_can(
+    pool: PgPool,
+) {
+    let server = server_with_descriptors(60, &pool, "descriptors").start().await.unwrap();
+    server.ready().await.unwrap();
+    let mut old = connect(server.port()).await;
+    assert!(ask(&mut old).await.is_some());
+    let mut crowd = Vec::new();
+    for _ in 0..60 {
+        crowd.push(connect(server.port()).await);
+    }
+    server.line(|line| line["msg"] == "cannot accept a connection").await.unwrap();
+    for _ in 0..10 {
+        assert!(ask(&mut old).await.expect("it was there before") < Duration::from_secs(1));
+    }
+    drop(crowd);
+    let (mut new, start) = (connect(server.port()).await, Instant::now());
+    assert!(ask(&mut new).await.is_some());
+    println!("the first new connection was served after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2));
 }

@@ -1,5 +1,6 @@
 //! The built server as a process, with real Postgres and Redis: how it starts, stops, shares and refuses.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod bad_input;
 mod boot;
 mod hostile;
 mod logs;
@@ -7,3 +8,4 @@ mod service;
 mod shared;
 mod stop;
 mod walk;
+mod wire;

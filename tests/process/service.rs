@@ -11,7 +11,17 @@ pub const BIN: &str = env!("CARGO_BIN_EXE_server");
 
 /// What a server of this test needs; servers with the same `prefix` share their state.
 pub fn server(pool: &PgPool, prefix: &str) -> Builder {
-    Server::builder(BIN)
+    with_services(Server::builder(BIN), pool, prefix)
+}
+
+/// The same, with this many file descriptors at most.
+pub fn server_with_descriptors(descriptors: usize, pool: &PgPool, prefix: &str) -> Builder {
+    let script = format!("ulimit -n {descriptors} && exec {BIN} serve");
+    with_services(Server::builder("/bin/sh").args(&["-c", &script]), pool, prefix)
+}
+
+fn with_services(builder: Builder, pool: &PgPool, prefix: &str) -> Builder {
+    builder
         .env("DATABASE_URL", pool.connect_options().to_url_lossy())
         .env("REDIS_URL", redis_url())
         .env("REDIS_PREFIX", format!("test:{prefix}:{}:", std::process::id()))

@@ -61,6 +61,7 @@ async fn readiness_goes_first_while_requests_are_still_served(pool: PgPool) {
 #[sqlx::test]
 async fn a_second_signal_ends_it_at_once(pool: PgPool) {
     let server = server(&pool, "twice").env("SHUTDOWN_LAME_DUCK", "15s").start().await.unwrap();
+    server.ready().await.unwrap();
     server.signal(Signal::Term).unwrap();
     server.line(|line| line["msg"] == "lame duck").await.unwrap();
     server.signal(Signal::Term).unwrap();
@@ -95,4 +96,22 @@ async fn what_still_runs_at_the_drain_limit_is_cut_and_told(pool: PgPool) {
     assert_eq!(server.wait().await.unwrap().code, Some(1));
     let cut = server.line(|line| line["msg"] == "requests cut").await.unwrap();
     assert_eq!((&cut["requests"], &cut["routes"]), (&json!(1), &json!({"/v1/bookmarks/{id}/preview": 1})));
+}
+
+#[sqlx::test]
+async fn a_panic_of_a_task_that_must_not_end_drains_the_server_and_fails_it(pool: PgPool) {
+    // No supervisor says 0. It makes the task that feeds the watchdog panic, as a fork's own task might.
+    let server = server(&pool, "fault").env("WATCHDOG_USEC", 0).start().await.unwrap();
+    let exit = server.wait().await.unwrap();
+    assert_eq!(exit.code, Some(1));
+    let lines: Vec<serde_json::Value> =
+        server.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines.iter().map(|line| (field(line, "msg"), line["level"].as_u64())).collect();
+    let stages =
+        [("panic", 60), ("stop forced", 60), ("closing", 30), ("dependencies released", 30), ("stopped", 30)];
+    let place = |stage: (&str, u64)| {
+        told.iter().position(|(msg, level)| (*msg, *level) == (stage.0, Some(stage.1))).unwrap()
+    };
+    assert!(stages.map(place).is_sorted(), "{told:?}");
+    assert_eq!(server.stderr(), "");
 }

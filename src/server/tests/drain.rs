@@ -1,6 +1,6 @@
 //! The stop, seen by clients of every kind.
 use super::{
-    http2::{ask, connect},
+    http2::{ask, connect, over, status},
     *,
 };
 use crate::http::observe::{Observe, observe};
@@ -110,6 +110,7 @@ async fn an_http2_request_under_way_is_finished_after_the_goaway() {
     fast(async {
         let served = Served::start(router()).await;
         let (mut sender, ended) = connect(&served, &client::Builder::new()).await;
+        assert_eq!(status(&mut sender, "/").await, 200);
         let slow = ask(&mut sender, "/8s").await;
         let client = async {
             sleep(Duration::from_secs(2)).await;
@@ -121,6 +122,29 @@ async fn an_http2_request_under_way_is_finished_after_the_goaway() {
         assert!(cut.is_empty(), "{cut:?}");
         about(lived, 8);
         about(took, 8);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_connection_of_the_lame_duck_time_is_served_until_the_listener_is_gone() {
+    fast(async {
+        let served = Served::start(router()).await;
+        let (address, builder) = (served.address, client::Builder::new());
+        let client = async {
+            sleep(Duration::from_secs(2)).await;
+            let socket = TcpStream::connect(address).await.unwrap();
+            socket.set_nodelay(true).unwrap();
+            let (mut sender, ended) = over(socket, &builder).await;
+            for _ in 0..2 {
+                sleep(Duration::from_secs(1)).await;
+                assert_eq!(status(&mut sender, "/").await, 200);
+            }
+            ended.await
+        };
+        let (cut, took, _) = served.stop(client).await;
+        assert!(cut.is_empty(), "{cut:?}");
+        about(took, 6);
     })
     .await;
 }

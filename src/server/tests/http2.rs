@@ -13,7 +13,14 @@ pub async fn connect(
     served: &Served,
     builder: &client::Builder,
 ) -> (Sender, impl Future<Output = Duration> + use<>) {
-    let (sender, connection) = builder.handshake(served.connect()).await.unwrap();
+    over(served.connect(), builder).await
+}
+
+pub async fn over(
+    socket: TcpStream,
+    builder: &client::Builder,
+) -> (Sender, impl Future<Output = Duration> + use<>) {
+    let (sender, connection) = builder.handshake(socket).await.unwrap();
     let (mut task, start) = (JoinSet::new(), Instant::now());
     task.spawn(async move {
         connection.await.ok();

@@ -82,6 +82,8 @@ impl Served {
         socket.set_recv_buffer_size(64 << 10).unwrap();
         socket.connect(&self.address.into()).unwrap();
         socket.set_nonblocking(true).unwrap();
+        // A kernel that waits for more to send waits in real time.
+        socket.set_tcp_nodelay(true).unwrap();
         TcpStream::from_std(socket.into()).unwrap()
     }
 
@@ -96,7 +98,7 @@ impl Served {
     async fn stop<T>(mut self, client: impl Future<Output = T>) -> (Cut, Duration, T) {
         let start = Instant::now();
         let end = async {
-            self.conductor.lead(self.running.join_next()).await.unwrap().unwrap();
+            self.conductor.lead(true, self.running.join_next()).await.unwrap().unwrap();
             start.elapsed()
         };
         let (took, seen) = tokio::join!(end, client);
