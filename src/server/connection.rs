@@ -17,6 +17,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
+use socket2::SockRef;
 use std::{
     convert::Infallible,
     net::SocketAddr,
@@ -37,12 +38,16 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 /// Longest head in bytes that is read; `http/security.rs` refuses most of that with a problem.
 const HEAD_BUFFER: usize = 80 << 10;
 const HTTP2_HEAD: u32 = 32 << 10;
+/// What the kernel holds for a peer that does not read; left alone it takes megabytes. It also reports a byte read only
+/// once a third of it is free: a client that reads more than that in `socket::UNREAD` must not look deaf.
+const SEND_BUFFER: usize = 128 << 10;
 
 /// Serves one connection until its peer goes, or the drain ends it. Returns how many requests were cut off.
 pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, drain: Drain) -> usize {
     let _open = metrics::connection();
     // A client that is gone already shows when it is read from.
     tcp.set_nodelay(true).ok();
+    SockRef::from(&tcp).set_send_buffer_size(SEND_BUFFER).ok();
     let activity = Arc::new(Activity::default());
     let socket = TokioIo::new(Socket::new(tcp, Arc::clone(&activity)));
     let (turns, phase) = (Arc::clone(&activity), drain.clone());

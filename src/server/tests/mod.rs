@@ -112,6 +112,9 @@ fn get_of(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")
 }
 
+/// More than two kernels hold of it.
+const LARGE: usize = 16 << 20;
+
 /// What the tests ask for.
 fn router() -> Router {
     Router::new()
@@ -121,7 +124,7 @@ fn router() -> Router {
         .route("/8s", get(async || sleep(Duration::from_secs(8)).await))
         .route("/60s", get(async || sleep(Duration::from_secs(60)).await))
         .route("/4mb", get(async || vec![b'x'; 4 << 20]))
-        .route("/large", get(async || vec![b'x'; 32 << 20]))
+        .route("/large", get(async || vec![b'x'; LARGE]))
         .route("/stream", get(async || chunks(10, Duration::from_secs(20))))
 }
 

@@ -92,14 +92,31 @@ async fn a_body_that_was_asked_for_and_never_comes_is_refused_after_10_s() {
 async fn an_answer_that_nobody_reads_is_broken_off_after_30_s() {
     fast(async {
         let served = Served::start(router()).await;
-        let mut socket = served.send(&get_of("/large")).await;
-        sleep(Duration::from_secs(28)).await;
-        let mut part = vec![0; 1 << 20];
-        assert_eq!(socket.read_exact(&mut part).await.unwrap(), part.len());
-        sleep(Duration::from_secs(40)).await;
+        let read_after = async |wait| {
+            let mut socket = served.send(&get_of("/large")).await;
+            sleep(Duration::from_secs(wait)).await;
+            let mut all = Vec::new();
+            socket.read_to_end(&mut all).await.map_or(0, |_| all.len())
+        };
+        let (in_time, late) = tokio::join!(read_after(25), read_after(35));
+        assert!(in_time > LARGE, "{in_time}");
+        assert!(late < LARGE / 2, "{late}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_10_kb_a_second_gets_all_of_an_answer() {
+    fast(async {
+        let served = Served::start(router()).await;
+        let (mut socket, mut part) = (served.send(&get_of("/large")).await, vec![0; 40 << 10]);
+        for _ in 0..30 {
+            sleep(Duration::from_secs(4)).await;
+            socket.read_exact(&mut part).await.unwrap();
+        }
         let mut rest = Vec::new();
-        let left = socket.read_to_end(&mut rest).await;
-        assert!(left.is_err() || rest.len() < 16 << 20, "it was sent to its end");
+        socket.read_to_end(&mut rest).await.unwrap();
+        assert!(30 * part.len() + rest.len() > LARGE, "{}", rest.len());
     })
     .await;
 }
