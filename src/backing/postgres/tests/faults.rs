@@ -12,7 +12,7 @@ async fn one_silent_idle_connection_is_enough_to_replace_them_all(
     sleep(TRUSTED).await;
     let start = Instant::now();
     one(&db).await.unwrap();
-    assert!(start.elapsed() < Duration::from_millis(600), "{:?}", start.elapsed());
+    assert!(start.elapsed() < ACQUIRE, "{:?}", start.elapsed());
     assert_eq!((proxy.accepted(), db.connections()), (6, (0, 1)));
 }
 
@@ -27,7 +27,7 @@ async fn a_request_waits_for_a_silent_connection_no_longer_than_it_may(
     let start = Instant::now();
     let error = hurried(Duration::from_millis(200)).scope(one(&db)).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
-    assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
+    assert!(start.elapsed() < ACQUIRE, "{:?}", start.elapsed());
     one(&db).await.unwrap();
 }
 
@@ -39,11 +39,11 @@ async fn a_refused_connection_fails_at_once_and_a_silent_server_within_the_limit
     let start = Instant::now();
     assert!(matches!(one(&db).await, Err(Error::Unavailable(_))));
     let waited = start.elapsed();
-    assert!(waited >= ACQUIRE && waited < ACQUIRE * 3 / 2, "{waited:?}");
+    assert!(waited >= ACQUIRE && waited < ACQUIRE * 4, "{waited:?}");
     drop(listener);
     let start = Instant::now();
     assert!(matches!(one(&db).await, Err(Error::Unavailable(_))));
-    assert!(start.elapsed() < ACQUIRE / 2, "{:?}", start.elapsed());
+    assert!(start.elapsed() < ACQUIRE, "{:?}", start.elapsed());
 }
 
 #[sqlx::test]

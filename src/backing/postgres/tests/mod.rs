@@ -99,7 +99,7 @@ async fn an_abandoned_query_frees_its_place_at_once(_: PgPoolOptions, options: P
     timeout(Duration::from_millis(50), execute(&db, "SELECT pg_sleep(4)")).await.unwrap_err();
     let start = Instant::now();
     assert_ne!(backend(&db).await, before);
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[sqlx::test]
