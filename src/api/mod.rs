@@ -16,6 +16,7 @@ use crate::{
     http::{
         Problem,
         admission::{self, Admission},
+        body::{self, Bodies},
         observe::{self, Observe},
         security, session,
     },
@@ -46,6 +47,7 @@ pub fn router(app: App, config: &Config, drain: Drain) -> Router {
     let layers = ServiceBuilder::new()
         .layer(from_fn_with_state(observe, observe::observe))
         .layer(security::csrf())
+        .layer(from_fn_with_state(Bodies::default(), body::read))
         .layer(from_fn_with_state(admission, admission::admit));
     resources
         .merge(docs::routes(&docs::complete(document)))

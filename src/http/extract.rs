@@ -1,24 +1,16 @@
 //! `Json`, `Path` and `Query` whose rejections are problems.
-use super::Problem;
+use super::{Problem, body};
 use axum::{
-    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use std::time::Duration;
 
-/// Longest body in bytes.
-pub const BODY_LIMIT: usize = 1 << 20;
-/// Longest time from head to end of body.
-const BODY_TIME: Duration = Duration::from_secs(10);
-
-/// A JSON body.
+/// A JSON body, read whole by the layer in `body.rs`.
 ///
 /// # Errors
-/// 415 for another content type, 413 over [`BODY_LIMIT`], 408 when it comes too slowly, 400 when it is not JSON,
-/// 422 with the field named when it is not a `T`.
+/// 415 for another content type, 400 when it is not JSON, 422 with the field named when it is not a `T`.
 pub struct Json<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
@@ -29,7 +21,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
             let detail = "Send the body as application/json.";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
         }
-        parse(&read(request.into_body()).await?).map(Self)
+        let body = request.into_body().collect().await.map_err(|_| body::broken())?;
+        parse(&body.to_bytes()).map(Self)
     }
 }
 
@@ -37,26 +30,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
-}
-
-/// 413 for a body whose declared length is over the limit, before a byte of it is read.
-pub fn refuse_declared_too_large(headers: &HeaderMap) -> Result<(), Problem> {
-    let declared =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > BODY_LIMIT as u64) { Err(too_large()) } else { Ok(()) }
-}
-
-fn too_large() -> Problem {
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "A body has at most 1 MiB.")
-}
-
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "incomplete_body", "The body broke off.")),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly.")),
-    }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
@@ -144,24 +117,5 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
         let pairs = url::form_urlencoded::parse(query.as_bytes());
         let value = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs));
         value.map(Self).map_err(|error| invalid(&error.path().to_string(), &error.inner().to_string()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::response::IntoResponse;
-    use futures_util::stream;
-    use std::convert::Infallible;
-    use tokio::time::Instant;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_come_is_408() {
-        let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
-        let request = Request::builder().header(header::CONTENT_TYPE, "application/json").body(body);
-        let start = Instant::now();
-        let refused = Json::<String>::from_request(request.unwrap(), &()).await.err().unwrap();
-        assert_eq!(refused.into_response().status(), StatusCode::REQUEST_TIMEOUT);
-        assert_eq!(start.elapsed(), BODY_TIME);
     }
 }

@@ -1,5 +1,6 @@
 //! What a request meets on its way in, and how a refusal looks.
 pub mod admission;
+pub mod body;
 pub mod extract;
 pub mod idempotency;
 pub mod observe;

@@ -1,5 +1,5 @@
 //! Headers and refusals that protect browsers and caches from one another.
-use super::{Problem, extract};
+use super::Problem;
 use axum::{
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts,
@@ -30,7 +30,7 @@ pub fn add_headers(headers: &mut HeaderMap) {
 ///
 /// # Errors
 /// 414 and 431 for a head that is too long, 400 without exactly one sound `Host` or with a target that is no text, 405 for
-/// TRACE and CONNECT, 413 for a body declared too large.
+/// TRACE and CONNECT.
 pub fn check(parts: &Parts) -> Result<(), Problem> {
     check_size(parts)?;
     if !has_one_sound_host(parts) {
@@ -55,7 +55,7 @@ pub fn check(parts: &Parts) -> Result<(), Problem> {
             "The query is not percent-encoded UTF-8.",
         ));
     }
-    extract::refuse_declared_too_large(&parts.headers)
+    Ok(())
 }
 
 /// Longest request target and longest head, in bytes.

@@ -1,10 +1,17 @@
 //! How many requests, how large, how long.
-use crate::api::actors::{Answer, PASSWORD, Service, eventually};
+use super::outages::{address, silence};
+use crate::{
+    api::actors::{Answer, PASSWORD, Service, eventually},
+    config::Config,
+};
 use axum::http::Method;
 use serde_json::json;
 use sqlx::PgPool;
 use std::time::{Duration, Instant};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 #[track_caller]
 fn is_limited(answer: &Answer) {
@@ -97,30 +104,64 @@ async fn a_body_that_does_not_say_its_length_is_cut_off_at_1_mib() {
     service.raw(&request).await.is_problem(413, "body_too_large");
 }
 
+/// A service whose Postgres takes connections and says nothing.
+async fn with_a_mute_postgres(change: impl FnOnce(&mut Config)) -> (Service, TcpListener) {
+    let mute = silence().await;
+    let service = Service::without_postgres(|config| {
+        config.database_url = format!("postgres://nobody@{}/none", address(&mute)).into();
+        change(config);
+    });
+    (service.await, mute)
+}
+
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_504() {
+    let late = |config: &mut Config| config.request_timeout = Duration::from_millis(200);
+    let (service, _mute) = with_a_mute_postgres(late).await;
+    let start = Instant::now();
+    service.anonymous().sign_in("alice@example.com", PASSWORD).await.is_problem(504, "timeout");
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+const HALF: &str = "POST /v1/session HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+    content-type: application/json\r\ncontent-length: 10\r\n\r\n{";
+
+#[tokio::test]
+async fn a_body_that_takes_too_long_is_408_however_short_the_time() {
     let service =
         Service::without_postgres(|config| config.request_timeout = Duration::from_millis(200)).await;
-    let half = "POST /v1/session HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
-        content-type: application/json\r\ncontent-length: 10\r\n\r\n{";
     let start = Instant::now();
-    service.raw(half).await.is_problem(504, "timeout");
+    service.raw(HALF).await.is_problem(408, "body_timeout");
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
 async fn one_request_too_many_at_once_is_503() {
+    let (service, _mute) = with_a_mute_postgres(|config| {
+        (config.max_in_flight, config.queue_wait) = (1, Duration::ZERO);
+    })
+    .await;
+    let (busy, anonymous) = (service.anonymous(), service.anonymous());
+    let crowd = async {
+        eventually("the place is taken", async || anonymous.get("/").await.status == 503).await;
+        anonymous.get("/").await.is_problem(503, "overloaded");
+    };
+    tokio::join!(busy.sign_in("alice@example.com", PASSWORD), crowd);
+    assert_eq!(anonymous.get("/").await.status, 200, "the place is free again");
+}
+
+#[tokio::test]
+async fn a_client_that_is_slow_to_send_takes_no_place() {
     let service = Service::without_postgres(|config| {
         (config.max_in_flight, config.queue_wait) = (1, Duration::ZERO);
     })
     .await;
-    let mut busy = TcpStream::connect(service.address).await.expect("the service listens");
-    let half = "POST /v1/session HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-        content-length: 10\r\n\r\n{";
-    busy.write_all(half.as_bytes()).await.expect("it reads");
-    let anonymous = service.anonymous();
-    eventually("the place is taken", async || anonymous.get("/").await.status == 503).await;
-    anonymous.get("/").await.is_problem(503, "overloaded");
-    drop(busy);
-    eventually("the place is free again", async || anonymous.get("/").await.status == 200).await;
+    let mut slow = TcpStream::connect(service.address).await.expect("the service listens");
+    slow.write_all(HALF.replace("\r\n\r\n{", "\r\nexpect: 100-continue\r\n\r\n").as_bytes())
+        .await
+        .expect("it reads");
+    let mut asked = [0; 12];
+    slow.read_exact(&mut asked).await.expect("its body is waited for");
+    assert_eq!(&asked, b"HTTP/1.1 100");
+    assert_eq!(service.anonymous().get("/").await.status, 200);
 }

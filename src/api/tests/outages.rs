@@ -13,11 +13,11 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 /// A peer that takes connections and never says a word.
-async fn silence() -> TcpListener {
+pub async fn silence() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.expect("a free port")
 }
 
-fn address(listener: &TcpListener) -> String {
+pub fn address(listener: &TcpListener) -> String {
     listener.local_addr().expect("bound").to_string()
 }
 

@@ -9,10 +9,17 @@ use super::{
     serve,
     systemd::Sockets,
 };
-use crate::config::Shutdown;
+use crate::{
+    config::Shutdown,
+    http::{
+        body::{self, Bodies},
+        extract::Json,
+    },
+};
 use axum::{
     Router,
     body::{Body, Bytes},
+    middleware::from_fn_with_state,
     routing::{get, post},
 };
 use futures_util::stream;
@@ -119,7 +126,8 @@ const LARGE: usize = 16 << 20;
 fn router() -> Router {
     Router::new()
         .route("/", get(async || "hello"))
-        .route("/json", post(async |_: crate::http::extract::Json<Value>| "read"))
+        .route("/json", post(async |_: Json<Value>| "read"))
+        .layer(from_fn_with_state(Bodies::default(), body::read))
         .route("/2s", get(async || sleep(Duration::from_secs(2)).await))
         .route("/8s", get(async || sleep(Duration::from_secs(8)).await))
         .route("/60s", get(async || sleep(Duration::from_secs(60)).await))
