@@ -135,7 +135,7 @@ impl Socket {
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= due {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                return Poll::Ready(Err(self.give_up()));
             }
             self.timer.as_mut().reset(due);
         }
@@ -150,7 +150,16 @@ impl Socket {
             return written;
         }
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(UNREAD)));
-        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        stalled.as_mut().poll(cx).map(|()| Err(self.give_up()))
+    }
+
+    /// The error that ends the connection.
+    fn give_up(&self) -> io::Error {
+        if self.activity.under_way() > 0 {
+            // A reset. The kernel would keep for minutes what the peer does not read.
+            SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO)).ok();
+        }
+        io::ErrorKind::TimedOut.into()
     }
 }
 

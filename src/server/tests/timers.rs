@@ -100,7 +100,7 @@ async fn an_answer_that_nobody_reads_is_broken_off_after_30_s() {
         };
         let (in_time, late) = tokio::join!(read_after(25), read_after(35));
         assert!(in_time > LARGE, "{in_time}");
-        assert!(late < LARGE / 2, "{late}");
+        assert_eq!(late, 0, "a reset: the kernel keeps nothing for it either");
     })
     .await;
 }
