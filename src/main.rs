@@ -7,25 +7,30 @@ use app::{
     app::App,
     config::Config,
     ops::{self, Health},
+    runtime::{lag, stalls::Stalls},
     server::{
         self,
         drain::Conductor,
         signals::Signals,
         systemd::{self, Sockets},
     },
-    telemetry::logs,
+    telemetry::{level::LogLevel, logs},
 };
 use futures_util::FutureExt;
 use std::process::ExitCode;
+use tikv_jemallocator::Jemalloc;
 use tokio::task::JoinSet;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     commands::run()
 }
 
 /// From the first socket to the last; `true` when nothing was cut and nothing failed.
-async fn live(config: &Config) -> anyhow::Result<bool> {
-    let mut signals = Signals::install(config.shutdown.budget)?;
+async fn live(config: &Config, level: LogLevel) -> anyhow::Result<bool> {
+    let mut signals = Signals::install(config.shutdown.budget, level.clone())?;
     let (app, health) = (App::connect(config)?, Health::default());
     let mut sockets = Sockets::from_supervisor();
     let public = sockets.listen(config.public_addr()).await.context("cannot listen on PORT")?;
@@ -41,11 +46,12 @@ async fn live(config: &Config) -> anyhow::Result<bool> {
 
     let (conductor, forever) = (Conductor::new(config.shutdown), Conductor::new(config.shutdown));
     let router = api::router(app.clone(), config, conductor.drain());
-    let ops_router = ops::router(health.clone(), app.postgres.clone());
+    let ops_router = ops::router(health.clone(), app.postgres.clone(), level, Stalls::watch()?);
     let (mut serving, mut background) = (JoinSet::new(), JoinSet::new());
     serving.spawn(server::serve(public, router, config.max_connections, conductor.drain()));
     background.spawn(server::serve(operations, ops_router, ops::MAX_CONNECTIONS, forever.drain()));
     background.spawn(health.clone().watch(app.clone()));
+    background.spawn(lag::measure().map(|never| match never {}));
     background.spawn(systemd::keep_alive().map(|never| match never {}));
     systemd::ready();
 

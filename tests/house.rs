@@ -6,17 +6,18 @@ use std::{
 };
 
 /// Who may use which room; every room also uses itself.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("config", &[]),
     ("telemetry", &["config"]),
     ("backing", &["config", "telemetry"]),
-    // Of the server only the drain: a request must hear that its time is over.
-    ("http", &["backing", "config", "server", "telemetry"]),
+    ("runtime", &["telemetry"]),
+    // Of the server only the drain: a request must hear that its time is over. Of the runtime that it is seen there.
+    ("http", &["backing", "config", "runtime", "server", "telemetry"]),
     ("app", &["backing", "config", "http"]),
     ("api", &["app", "backing", "config", "http", "server", "telemetry"]),
-    ("ops", &["app", "backing", "config", "http", "telemetry"]),
+    ("ops", &["app", "backing", "config", "http", "runtime", "telemetry"]),
     ("server", &["config", "telemetry"]),
-    ("lib", &["config", "telemetry", "backing", "http", "app", "api", "ops", "server"]),
+    ("lib", &["config", "telemetry", "backing", "runtime", "http", "app", "api", "ops", "server"]),
 ];
 
 /// The product's sources, without their tests.

@@ -187,7 +187,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A lone word must be a level: a filter would take a misspelt one for the name of a module.
-fn is_log_filter(text: &str) -> bool {
+pub fn is_log_filter(text: &str) -> bool {
     let mut words = text.split(',').map(str::trim);
     let known = |word: &str| word.contains(['=', '[']) || word.parse::<LevelFilter>().is_ok();
     words.all(known) && text.parse::<EnvFilter>().is_ok()

@@ -3,7 +3,7 @@ mod env;
 #[cfg(test)]
 mod tests;
 
-pub use env::parse_duration;
+pub use env::{is_log_filter, parse_duration};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},

@@ -1,11 +1,12 @@
 //! The outermost layer: gives each request its id, deadline and span, and tells of it when it is done.
 use super::{Problem, report::Watched, request_id, security};
 use crate::{
+    runtime::polls::{self, Route},
     server::drain::{Drain, Phase},
     telemetry::{request::Request as Current, traces},
 };
 use axum::{
-    extract::{ConnectInfo, Request, State},
+    extract::{ConnectInfo, MatchedPath, Request, State},
     http::HeaderValue,
     middleware::Next,
     response::{IntoResponse, Response},
@@ -29,6 +30,7 @@ pub struct Observe {
 /// Runs the request under its deadline; whatever happens inside, the client gets an answer and the log one line.
 pub async fn observe(State(mut observe): State<Observe>, request: Request, next: Next) -> Response {
     let current = observe.current(&request, Instant::now());
+    let route = Route::new(request.extensions().get().map_or("<unmatched>", MatchedPath::as_str));
     let work = async {
         let watched = Watched::new(Arc::clone(&current), &request);
         let mut response = tokio::select! {
@@ -43,7 +45,7 @@ pub async fn observe(State(mut observe): State<Observe>, request: Request, next:
         watched.answered(&response);
         response
     };
-    current.clone().scope(work).await
+    polls::visible(route, current.clone().scope(work)).await
 }
 
 impl Observe {

@@ -6,22 +6,53 @@
 //! | `GET /readyz` | 200 `ready` or `degraded`, 503 `starting` or `draining` |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /version` | what runs here, and what built it |
+//! | `GET /log-level` | the log filter in force, and until when |
+//! | `PUT /log-level` `{level,ttl?}` | another one for a while, 5 minutes unless told |
+//! | `GET /debug/stalls` | the last times a handler blocked a worker of the runtime |
+//! | `GET /debug/profile/cpu?seconds=10` | where the time goes: for `go tool pprof`, in a browser as a flame graph |
+//! | `GET /debug/profile/heap` | where the memory is, likewise |
+//!
+//! The `PUT` and `/debug` are for peers on this host only, which `kubectl port-forward` makes of you; 403 for others.
 mod health;
+mod log_level;
 mod probe;
+mod profile;
 
 pub use health::Health;
 pub use probe::healthcheck;
 
-use crate::{backing::postgres::Postgres, http::Problem, telemetry::metrics};
-use axum::{Json, Router, extract::State, http::header, response::IntoResponse, routing::get};
+use crate::{
+    backing::postgres::Postgres,
+    http::Problem,
+    runtime::stalls::{self, Stalls},
+    telemetry::{level::LogLevel, metrics},
+};
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, Request, State},
+    http::{StatusCode, header},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::{get, put},
+};
 use chrono::DateTime;
 use serde::Serialize;
+use std::net::SocketAddr;
 
 /// Probes, scrapers and a few people.
 pub const MAX_CONNECTIONS: usize = 100;
 
-pub fn router(health: Health, postgres: Postgres) -> Router {
+pub fn router(health: Health, postgres: Postgres, level: LogLevel, stalls: Stalls) -> Router {
     metrics::build_info(env!("CARGO_PKG_VERSION"), env!("BUILD_REVISION"));
+    let guarded = Router::new()
+        .route("/log-level", put(log_level::change))
+        .with_state(level.clone())
+        .route("/debug/stalls", get(show_stalls))
+        .with_state(stalls)
+        .route("/debug/profile/cpu", get(profile::cpu))
+        .route("/debug/profile/heap", get(profile::heap))
+        .with_state(profile::Turn::default())
+        .route_layer(from_fn(from_this_host));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(async |State(health): State<Health>| health))
@@ -29,8 +60,33 @@ pub fn router(health: Health, postgres: Postgres) -> Router {
         .route("/metrics", get(show_metrics))
         .with_state(postgres)
         .route("/version", get(async || Json(version())))
+        .route("/log-level", get(log_level::show))
+        .with_state(level)
+        .merge(guarded)
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
+}
+
+/// What changes the process, or tells much about it.
+async fn from_this_host(
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if peer.ip().to_canonical().is_loopback() {
+        return Ok(next.run(request).await);
+    }
+    let detail = "Only peers on this host may do this: use kubectl port-forward.";
+    Err(Problem::new(StatusCode::FORBIDDEN, "not_this_host", detail))
+}
+
+#[derive(Serialize)]
+struct Items {
+    items: Vec<stalls::Item>,
+}
+
+async fn show_stalls(State(stalls): State<Stalls>) -> Json<Items> {
+    Json(Items { items: stalls.items() })
 }
 
 async fn show_metrics(State(postgres): State<Postgres>) -> impl IntoResponse {

@@ -1,6 +1,6 @@
-//! SIGTERM and SIGINT, and the clock that starts with them: on a thread of its own, so that a runtime whose workers are
-//! all blocked can neither miss a signal nor stretch the stop.
-use crate::telemetry;
+//! SIGTERM and SIGINT, and the clock that starts with them; SIGUSR1, and the end of a changed log level: on a thread of
+//! its own, so that a runtime whose workers are all blocked can neither miss a signal nor stretch the stop.
+use crate::telemetry::{self, level::LogLevel};
 use anyhow::Context;
 use std::{process, sync::mpsc, thread, time::Duration};
 use tokio::{
@@ -10,6 +10,8 @@ use tokio::{
     time::sleep,
 };
 
+/// What SIGUSR1 asks for: to be told more, and not for ever.
+const DEBUG: (&str, Duration) = ("debug", Duration::from_mins(5));
 /// Kept back from the budget for the last line.
 const LAST_LINE: Duration = Duration::from_millis(200);
 
@@ -22,16 +24,17 @@ pub struct Signals {
 impl Signals {
     /// To be called before anything else: a process with PID 1 ignores what it has no handler for.
     ///
-    /// From the first signal on the process has `budget` to end; then, or at a second signal, it is ended with code 1.
+    /// From the first signal to stop on the process has `budget` to end; then, or at a second one, it is ended with
+    /// code 1.
     ///
     /// # Errors
     /// When there is no thread or no handler to be had.
-    pub fn install(budget: Duration) -> anyhow::Result<Self> {
+    pub fn install(budget: Duration, level: LogLevel) -> anyhow::Result<Self> {
         let (begin, begun) = oneshot::channel();
         let (tell, first) = oneshot::channel();
         let (installed, result) = mpsc::channel();
         let watch = move || {
-            let clock = match Clock::new() {
+            let clock = match Clock::new(level) {
                 Ok(clock) => clock,
                 Err(error) => return drop(installed.send(Err(error))),
             };
@@ -43,7 +46,7 @@ impl Signals {
         Ok(Self { first, begin: Some(begin) })
     }
 
-    /// The name of the first signal.
+    /// The name of the first signal to stop.
     pub async fn first(&mut self) -> &'static str {
         (&mut self.first).await.unwrap_or("the end of the signal thread")
     }
@@ -61,15 +64,18 @@ struct Clock {
     runtime: runtime::Runtime,
     terminate: Signal,
     interrupt: Signal,
+    user: Signal,
+    level: LogLevel,
 }
 
 impl Clock {
-    fn new() -> std::io::Result<Self> {
+    fn new(level: LogLevel) -> std::io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let inside = runtime.enter();
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let user = signal(SignalKind::user_defined1())?;
         drop(inside);
-        Ok(Self { runtime, terminate, interrupt })
+        Ok(Self { runtime, terminate, interrupt, user, level })
     }
 
     fn run(
@@ -78,10 +84,13 @@ impl Clock {
         tell: oneshot::Sender<&'static str>,
         budget: Duration,
     ) {
-        let mut next = async || {
+        let (level, (debug, ttl)) = (self.level, DEBUG);
+        let mut next = async || loop {
             tokio::select! {
-                _ = self.terminate.recv() => "SIGTERM",
-                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.user.recv() => level.change(debug, ttl, "SIGUSR1").unwrap_or_default(),
+                () = level.restore() => {}
             }
         };
         self.runtime.block_on(async {

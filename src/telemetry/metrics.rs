@@ -5,7 +5,7 @@
 use super::{series::Series, traces::method_label};
 use axum::http::{Method, StatusCode};
 use prometheus::{
-    Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder,
 };
 use std::{sync::LazyLock, time::Duration};
 
@@ -28,6 +28,8 @@ struct Metrics {
     db_duration: HistogramVec,
     redis_duration: HistogramVec,
     dependency_up: IntGaugeVec,
+    runtime_lag: [Gauge; 2],
+    runtime_stalls: IntCounter,
     panics: IntCounter,
     log_lines_dropped: IntCounter,
     spans_dropped: IntCounter,
@@ -81,6 +83,18 @@ impl Metrics {
                 "1 while the dependency answers, else 0.",
                 &["dependency"],
             ),
+            runtime_lag: [
+                s.seconds(
+                    "runtime_lag_p99_seconds",
+                    "Seconds that due tasks waited in the last 5 s, 99th percentile.",
+                ),
+                s.seconds(
+                    "runtime_lag_max_seconds",
+                    "Seconds that due tasks waited in the last 5 s, the longest.",
+                ),
+            ],
+            runtime_stalls: s
+                .counter("runtime_stalls_total", "Times a handler blocked its worker for 100 ms or more."),
             panics: s.counter("panics_total", "Panics, survived ones included."),
             log_lines_dropped: s
                 .counter("log_lines_dropped_total", "Log lines lost to a full or broken stdout."),
@@ -183,6 +197,18 @@ pub fn dependency_up(dependency: &'static str, up: bool) {
     METRICS.dependency_up.with_label_values(&[dependency]).set(i64::from(up));
 }
 
+/// How late the runtime ran due tasks in the last window.
+pub fn runtime_lag(p99: Duration, max: Duration) {
+    for (gauge, lag) in METRICS.runtime_lag.iter().zip([p99, max]) {
+        gauge.set(lag.as_secs_f64());
+    }
+}
+
+/// A handler blocks its worker.
+pub fn runtime_stall() {
+    METRICS.runtime_stalls.inc();
+}
+
 /// What is running; called once at the start.
 pub fn build_info(version: &str, revision: &str) {
     METRICS.build_info.with_label_values(&[version, revision]).set(1);
@@ -238,7 +264,8 @@ pub(super) mod tests {
             "http_server_request_duration_seconds http_server_active_requests http_server_connections \
             http_server_rejected_total http_client_request_duration_seconds db_client_connections \
             db_client_connection_wait_seconds db_client_operation_duration_seconds dependency_up \
-            redis_client_operation_duration_seconds panics_total log_lines_dropped_total spans_dropped_total \
+            redis_client_operation_duration_seconds runtime_lag_p99_seconds runtime_lag_max_seconds \
+            runtime_stalls_total panics_total log_lines_dropped_total spans_dropped_total \
             build_info process_cpu_seconds_total process_resident_memory_bytes process_open_fds \
             process_start_time_seconds"
                 .split_whitespace()

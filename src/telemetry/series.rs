@@ -1,7 +1,7 @@
 //! A registry of metrics whose names are given in one place, so that a bad or doubled name cannot get past a test.
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    Result, core::Collector, process_collector::ProcessCollector, proto::MetricFamily,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, Result, core::Collector, process_collector::ProcessCollector, proto::MetricFamily,
 };
 
 pub struct Series(Registry);
@@ -28,6 +28,11 @@ impl Series {
 
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.add(IntGauge::new(name, help))
+    }
+
+    /// A gauge of a time, in seconds.
+    pub fn seconds(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::new(name, help))
     }
 
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

@@ -4,6 +4,7 @@ mod bad_input;
 mod boot;
 mod hostile;
 mod logs;
+mod operations;
 mod service;
 mod shared;
 mod stop;

@@ -68,12 +68,13 @@ fn child_that_panics() {
         telemetry::init(&config::Telemetry { traces: false, ..settings(LogFormat::Json) }).unwrap();
     panic("token {\"secret\": 1}");
     let level = telemetry.level.clone();
-    level.set("off").unwrap();
+    let change = |filter| level.change(filter, Duration::from_secs(60), "a test");
+    change("off").unwrap();
     panic("while the log is off");
-    level.set("debug").unwrap();
+    change("debug").unwrap();
     tracing::debug!("audible");
-    assert!(level.set("a=b=c").is_err());
-    assert_eq!(level.get(), "debug");
+    assert!(change("a=b=c").is_err());
+    assert_eq!(level.get().0, "debug");
     telemetry.export_spans(LIMIT);
     crate::telemetry::flush_lines(LIMIT);
 }
@@ -193,7 +194,7 @@ fn a_panic_is_one_fatal_line_and_stderr_only_where_there_is_no_log() {
     assert!(stderr.contains("panic in thread 'worker'") && stderr.contains("before the log"), "{stderr}");
     assert!(stderr.contains("while the log is off"), "{stderr}");
     assert!(!stderr.contains("secret"), "{stderr}");
-    let [panic, audible] = &lines(&output)[..] else { panic!("{output:?}") };
+    let [panic, off, debug, audible] = &lines(&output)[..] else { panic!("{output:?}") };
     assert_eq!(
         (&panic["level"], &panic["msg"], &panic["thread"]),
         (&60.into(), &"panic".into(), &"worker".into())
@@ -201,6 +202,12 @@ fn a_panic_is_one_fatal_line_and_stderr_only_where_there_is_no_log() {
     assert_eq!((&panic["err"]["type"], &panic["err"]["message"]), (&"panic".into(), &"[REDACTED]".into()));
     assert!(panic["err"]["stack"].as_str().unwrap().contains("child_that_panics"));
     assert!(panic["location"].as_str().unwrap().contains("process.rs:"));
+    for (line, filter) in [(off, "off"), (debug, "debug")] {
+        assert_eq!(
+            (&line["msg"], &line["filter"], &line["by"]),
+            (&"log level changed".into(), &filter.into(), &"a test".into())
+        );
+    }
     assert_eq!(audible["msg"], "audible");
 }
 

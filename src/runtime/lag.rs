@@ -1,0 +1,42 @@
+//! How late the runtime runs a task that is due. It grows while all workers are held, or have too much to do.
+use crate::telemetry::metrics;
+use std::{convert::Infallible, time::Duration};
+use tokio::time::{Instant, sleep_until};
+
+const SAMPLE: Duration = Duration::from_millis(20);
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// Measures for as long as it is polled.
+pub async fn measure() -> Infallible {
+    loop {
+        let (end, mut lags) = (Instant::now() + WINDOW, Vec::with_capacity(256));
+        while Instant::now() < end {
+            let due = Instant::now() + SAMPLE;
+            sleep_until(due).await;
+            lags.push(due.elapsed());
+        }
+        let (p99, max) = p99_and_max(&mut lags);
+        metrics::runtime_lag(p99, max);
+    }
+}
+
+fn p99_and_max(lags: &mut [Duration]) -> (Duration, Duration) {
+    lags.sort_unstable();
+    let at = |rank: usize| lags.get(rank.saturating_sub(1)).copied().unwrap_or_default();
+    (at((lags.len() * 99).div_ceil(100)), at(lags.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slow_sample_in_a_hundred_is_in_the_maximum_only() {
+        let ms = Duration::from_millis;
+        let mut lags: Vec<_> = (0..200).map(|n| ms(if n < 2 { 700 + n } else { 1 })).collect();
+        assert_eq!(p99_and_max(&mut lags), (ms(1), ms(701)));
+        lags[7] = ms(300);
+        assert_eq!(p99_and_max(&mut lags), (ms(300), ms(701)));
+        assert_eq!(p99_and_max(&mut [ms(9)]), (ms(9), ms(9)), "the runtime was held for all of the window");
+    }
+}
