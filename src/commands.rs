@@ -4,6 +4,7 @@ use app::{
     backing::migrate,
     config::Config,
     ops,
+    runtime::level::LogLevel,
     server::signals::Signals,
     telemetry::{self, logs},
 };
@@ -85,7 +86,8 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     telemetry::panics::install();
     let mut runtime = Builder::new_multi_thread();
     let runtime = runtime.worker_threads(config.worker_threads).enable_all().build()?;
-    let outcome = runtime.block_on(crate::live(config, telemetry.level.clone()));
+    let level = LogLevel::new(telemetry.filter.clone(), &config.telemetry.log_level);
+    let outcome = runtime.block_on(crate::live(config, level));
     // Work on blocking threads must not hold the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Err(error) = &outcome {
@@ -103,7 +105,8 @@ fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         // Whatever it waits for then can be waited for again.
-        let mut signals = Signals::install(Duration::from_secs(2), telemetry.level.clone())?;
+        let level = LogLevel::new(telemetry.filter.clone(), &config.telemetry.log_level);
+        let mut signals = Signals::install(Duration::from_secs(2), level)?;
         tokio::select! {
             outcome = migrate::migrate(&config.database_url, Duration::from_secs(60)) => outcome,
             signal = signals.first() => anyhow::bail!("stopped by {signal}"),

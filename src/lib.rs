@@ -3,7 +3,7 @@
 //! - [`config`]: every setting, its unit and default
 //! - [`telemetry`]: logs, metrics, traces, and what is known of the request being served
 //! - [`backing`]: what the process leans on: Postgres, Redis, the upstream
-//! - [`runtime`]: the async runtime, watched: its lag, and who blocks it
+//! - [`runtime`]: the running process, watched and adjusted: lag, stalls, the log level
 //! - [`http`]: what a request meets on its way in, and how a refusal looks
 //! - [`app`](mod@app): what a handler may ask for
 //! - [`api`]: the public surface; yours, all the rest came with the house

@@ -7,14 +7,14 @@ use app::{
     app::App,
     config::Config,
     ops::{self, Health},
-    runtime::{lag, stalls::Stalls},
+    runtime::{lag, level::LogLevel, stalls::Stalls},
     server::{
         self,
         drain::Conductor,
         signals::Signals,
         systemd::{self, Sockets},
     },
-    telemetry::{level::LogLevel, logs},
+    telemetry::logs,
 };
 use futures_util::FutureExt;
 use std::process::ExitCode;

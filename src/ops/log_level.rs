@@ -2,7 +2,7 @@
 use crate::{
     config::{is_log_filter, parse_duration},
     http::{Problem, extract::Json},
-    telemetry::level::LogLevel,
+    runtime::level::LogLevel,
 };
 use axum::extract::{ConnectInfo, State};
 use serde::{Deserialize, Serialize};

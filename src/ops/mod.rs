@@ -24,8 +24,11 @@ pub use probe::healthcheck;
 use crate::{
     backing::postgres::Postgres,
     http::Problem,
-    runtime::stalls::{self, Stalls},
-    telemetry::{level::LogLevel, metrics},
+    runtime::{
+        level::LogLevel,
+        stalls::{self, Stalls},
+    },
+    telemetry::metrics,
 };
 use axum::{
     Json, Router,

@@ -7,10 +7,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use jemalloc_pprof::{FlamegraphOptions, PROF_CTL, StackProfile, WeightedStack};
+use jemalloc_pprof::{PROF_CTL, StackProfile, WeightedStack};
 use pprof::{ProfilerGuard, UnresolvedReport};
 use serde::Deserialize;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, ffi::c_void, path::Path, sync::Arc, time::Duration};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     task::spawn_blocking,
@@ -103,37 +103,55 @@ fn cpu_stacks(report: &UnresolvedReport) -> StackProfile {
 }
 
 fn is_handler(frame: &backtrace::Frame) -> bool {
-    let mut found = false;
-    backtrace::resolve_frame(frame, |symbol| {
-        found |= symbol.name().is_some_and(|name| name.as_bytes() == b"perf_signal_handler");
-    });
-    found
+    names(frame.ip() as usize).iter().any(|name| name == "perf_signal_handler")
 }
 
-/// Off the runtime: names are put to addresses, which takes a while.
+/// The functions that an address in a stack belongs to: more than one where they were inlined, outermost last.
+fn names(address: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    // It is where the call returns to; the call itself comes before.
+    backtrace::resolve((address - 1) as *mut c_void, |symbol| {
+        names.extend(symbol.name().map(|name| format!("{name:#}")));
+    });
+    if names.is_empty() {
+        names.push(format!("{address:#x}"));
+    }
+    names
+}
+
+/// The page draws what stands in it: first what is measured and in which unit, then each stack with its weight, root
+/// first.
+fn flame_graph(stacks: &StackProfile, [what, unit]: [&str; 2]) -> Vec<u8> {
+    let (mut lines, mut known) = (format!("{what}\t{unit}\n"), HashMap::new());
+    for (stack, _) in stacks.iter() {
+        lines += &stack.weight.trunc().to_string();
+        for address in &stack.addrs {
+            for name in known.entry(*address).or_insert_with(|| names(*address)).iter().rev() {
+                lines.push('\t');
+                lines += name;
+            }
+        }
+        lines.push('\n');
+    }
+    include_str!("flames.html")
+        .replacen("STACKS", &lines.replace('&', "&amp;").replace('<', "&lt;"), 1)
+        .into()
+}
+
+/// Off the runtime: putting names to addresses takes a while.
 async fn answer(
     stacks: impl FnOnce() -> anyhow::Result<StackProfile> + Send + 'static,
-    [what, unit]: [&'static str; 2],
+    what: [&'static str; 2],
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let browser = ["text/html", "image/svg+xml"].iter().any(|kind| accepted.contains(kind));
+    let browser = accepted.contains("text/html");
     let render = move || {
-        let stacks = stacks()?;
-        if !browser {
-            return anyhow::Ok(Some(stacks.to_pprof((what, unit), (what, unit), None)));
-        }
-        if stacks.stacks.is_empty() {
-            return Ok(None);
-        }
-        let mut options = FlamegraphOptions::default();
-        (options.title, options.count_name) = (what.to_owned(), unit.to_owned());
-        stacks.to_flamegraph(&mut options).map(Some)
+        let (stacks, sample) = (stacks()?, what.into());
+        anyhow::Ok(if browser { flame_graph(&stacks, what) } else { stacks.to_pprof(sample, sample, None) })
     };
     let body = spawn_blocking(render).await.map_err(|error| anyhow!(error)).flatten();
-    let detail = "There was nothing to sample: ask for more seconds, or while the service has work to do.";
-    let idle = || Problem::new(StatusCode::NOT_FOUND, "no_samples", detail);
-    let body = body.context("taking a profile").map_err(Problem::internal)?.ok_or_else(idle)?;
-    let kind = if browser { "image/svg+xml" } else { "application/octet-stream" };
+    let body = body.context("taking a profile").map_err(Problem::internal)?;
+    let kind = if browser { "text/html; charset=utf-8" } else { "application/octet-stream" };
     Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
 }

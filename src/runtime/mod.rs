@@ -1,5 +1,7 @@
-//! The async runtime, watched: how late it runs what is due, and which request holds one of its workers.
+//! The running process, watched and adjusted: how late the async runtime is, which request holds one of its workers, and
+//! how much the log tells.
 pub mod lag;
+pub mod level;
 pub mod polls;
 pub mod stalls;
 #[cfg(test)]

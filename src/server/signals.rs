@@ -1,6 +1,6 @@
 //! SIGTERM and SIGINT, and the clock that starts with them; SIGUSR1, and the end of a changed log level: on a thread of
 //! its own, so that a runtime whose workers are all blocked can neither miss a signal nor stretch the stop.
-use crate::telemetry::{self, level::LogLevel};
+use crate::{runtime::level::LogLevel, telemetry};
 use anyhow::Context;
 use std::{process, sync::mpsc, thread, time::Duration};
 use tokio::{

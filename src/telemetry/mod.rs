@@ -26,7 +26,7 @@ use writer::LOG;
 
 /// What has to be flushed at the end, and what can be changed until then.
 pub struct Telemetry {
-    pub level: level::LogLevel,
+    pub filter: level::Filter,
     provider: Option<SdkTracerProvider>,
 }
 
@@ -36,7 +36,7 @@ pub struct Telemetry {
 /// # Errors
 /// When the log filter or the exporter's settings are no good, stdout is closed, or a log is installed already.
 pub fn init(settings: &config::Telemetry) -> anyhow::Result<Telemetry> {
-    let (filter, level) = level::LogLevel::new(&settings.log_level)?;
+    let (layer, filter) = level::Filter::new(&settings.log_level)?;
     let json = settings.log_format == LogFormat::Json;
     let provider = settings.traces.then(|| traces::start(&settings.service)).transpose()?;
     // A fork's own `#[instrument]` spans become children of the request's. Events stay out of them: the log redacts,
@@ -51,12 +51,12 @@ pub fn init(settings: &config::Telemetry) -> anyhow::Result<Telemetry> {
     });
     LOG.start().context("starting the log")?;
     Registry::default()
-        .with(filter)
+        .with(layer)
         .with(json.then(|| logs::Lines::new(settings)))
         .with((!json).then(|| fmt::layer().with_writer(&LOG)))
         .with(spans)
         .try_init()?;
-    Ok(Telemetry { level, provider })
+    Ok(Telemetry { filter, provider })
 }
 
 /// Writes the lines that wait; gives up after `limit`. For the end of the process, from any thread.
