@@ -1,7 +1,9 @@
 //! Profiles of the running process: where its time goes, and where its memory is. For `go tool pprof`, and as a flame
 //! graph for a browser.
-use crate::http::{Problem, extract::Query};
-use anyhow::{Context, anyhow};
+use crate::{
+    http::{Problem, extract::Query},
+    telemetry::logs,
+};
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header},
@@ -19,8 +21,6 @@ use tokio::{
 /// Samples per second of CPU time; no round number, so that it does not keep step with something else.
 const FREQUENCY: i32 = 99;
 const LONGEST: u64 = 60;
-/// The handler, and what the kernel makes it return to.
-const SIGNAL_FRAMES: usize = 2;
 
 /// Lets one profile be taken at a time: each costs memory and time to put names to addresses.
 #[derive(Clone, Default)]
@@ -55,12 +55,17 @@ pub async fn cpu(
         return Err(Problem::invalid("seconds", format!("must be 1 to {LONGEST}")));
     }
     let turn = turn.take()?;
-    find_room();
-    let profiler = ProfilerGuard::new(FREQUENCY).map_err(|error| Problem::internal(error.into()))?;
+    // Off the runtime, since it puts names to addresses right away.
+    let profiler = blocking(|| {
+        find_room();
+        Ok(ProfilerGuard::new(FREQUENCY)?)
+    });
+    let profiler = profiler.await?;
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let stacks = move || {
         let _turn = turn;
-        Ok(cpu_stacks(&profiler.report().build_unresolved()?))
+        // The handler was called by what the kernel makes it return to.
+        Ok(end_before("perf_signal_handler", 1, cpu_stacks(&profiler.report().build_unresolved()?)))
     };
     answer(stacks, ["cpu", "nanoseconds"], &headers).await
 }
@@ -68,7 +73,6 @@ pub async fn cpu(
 /// `GET /debug/profile/heap`: 200; 409 while another profile is taken; 501 when this build samples no allocations.
 pub async fn heap(State(turn): State<Turn>, headers: HeaderMap) -> Result<Response, Problem> {
     let turn = turn.take()?;
-    find_room();
     let Some(jemalloc) = &*PROF_CTL else {
         let detail =
             "This build samples no allocations: it was built without the settings in .cargo/config.toml.";
@@ -76,7 +80,8 @@ pub async fn heap(State(turn): State<Turn>, headers: HeaderMap) -> Result<Respon
     };
     let stacks = move || {
         let _turn = turn;
-        jemalloc.blocking_lock().dump_profile()
+        find_room();
+        Ok(end_before("_rjem_", 0, jemalloc.blocking_lock().dump_profile()?))
     };
     answer(stacks, ["inuse_space", "bytes"], &headers).await
 }
@@ -91,54 +96,63 @@ fn find_room() {
 fn cpu_stacks(report: &UnresolvedReport) -> StackProfile {
     let mut profile = StackProfile::default();
     let period = 1e9 / f64::from(FREQUENCY);
-    // Leaf first, and the leaf is the profiler's own signal handler: the same few frames in all of them.
-    let own = report.data.keys().find_map(|stack| stack.frames.iter().position(is_handler));
-    let own = own.map_or(0, |handler| handler + SIGNAL_FRAMES);
     for (stack, count) in &report.data {
-        let frames = stack.frames.iter().skip(own).rev();
-        let addrs = frames.map(|frame| frame.ip() as usize).collect();
+        // Root first; a walk may have ended at address 0.
+        let addrs = stack.frames.iter().rev().map(|frame| frame.ip() as usize);
+        let addrs = addrs.filter(|address| *address > 0).collect();
         profile.push_stack(WeightedStack { addrs, weight: *count as f64 * period }, None);
     }
     profile
 }
 
-fn is_handler(frame: &backtrace::Frame) -> bool {
-    names(frame.ip() as usize).iter().any(|name| name == "perf_signal_handler")
+/// Takes the profiler's own frames off: those from the one that begins with `own`, and as many `before` it.
+fn end_before(own: &str, before: usize, mut profile: StackProfile) -> StackProfile {
+    let mut names = Names::default();
+    for (stack, _) in &mut profile.stacks {
+        let begins = |address: &usize| names.of(*address).iter().any(|name| name.starts_with(own));
+        let end = stack.addrs.iter().position(begins).map(|at| at.saturating_sub(before));
+        stack.addrs.truncate(end.unwrap_or(stack.addrs.len()));
+    }
+    profile
 }
 
 /// The functions that an address in a stack belongs to: more than one where they were inlined, outermost last.
-fn names(address: usize) -> Vec<String> {
-    let mut names = Vec::new();
-    // It is where the call returns to; the call itself comes before.
-    backtrace::resolve((address - 1) as *mut c_void, |symbol| {
-        names.extend(symbol.name().map(|name| format!("{name:#}")));
-    });
-    if names.is_empty() {
-        names.push(format!("{address:#x}"));
+#[derive(Default)]
+struct Names(HashMap<usize, Vec<String>>);
+
+impl Names {
+    fn of(&mut self, address: usize) -> &[String] {
+        self.0.entry(address).or_insert_with(|| {
+            let mut names = Vec::new();
+            // It is where the call returns to; the call itself comes before.
+            backtrace::resolve(address.saturating_sub(1) as *mut c_void, |symbol| {
+                names.extend(symbol.name().map(|name| format!("{name:#}")));
+            });
+            if names.is_empty() {
+                names.push(format!("{address:#x}"));
+            }
+            names
+        })
     }
-    names
 }
 
-/// The page draws what stands in it: first what is measured and in which unit, then each stack with its weight, root
-/// first.
-fn flame_graph(stacks: &StackProfile, [what, unit]: [&str; 2]) -> Vec<u8> {
-    let (mut lines, mut known) = (format!("{what}\t{unit}\n"), HashMap::new());
-    for (stack, _) in stacks.iter() {
-        lines += &stack.weight.trunc().to_string();
+/// The page draws what stands in it: first what is measured and in which unit, then each stack with its weight.
+fn flame_graph(profile: &StackProfile, [what, unit]: [&str; 2]) -> Vec<u8> {
+    let (mut lines, mut names) = (format!("{what}\t{unit}"), Names::default());
+    for (stack, _) in profile.iter() {
+        lines += &format!("\n{:.0}", stack.weight);
         for address in &stack.addrs {
-            for name in known.entry(*address).or_insert_with(|| names(*address)).iter().rev() {
+            for name in names.of(*address).iter().rev() {
                 lines.push('\t');
                 lines += name;
             }
         }
-        lines.push('\n');
     }
     include_str!("flames.html")
         .replacen("STACKS", &lines.replace('&', "&amp;").replace('<', "&lt;"), 1)
         .into()
 }
 
-/// Off the runtime: putting names to addresses takes a while.
 async fn answer(
     stacks: impl FnOnce() -> anyhow::Result<StackProfile> + Send + 'static,
     what: [&'static str; 2],
@@ -146,12 +160,22 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let browser = accepted.contains("text/html");
-    let render = move || {
-        let (stacks, sample) = (stacks()?, what.into());
-        anyhow::Ok(if browser { flame_graph(&stacks, what) } else { stacks.to_pprof(sample, sample, None) })
-    };
-    let body = spawn_blocking(render).await.map_err(|error| anyhow!(error)).flatten();
-    let body = body.context("taking a profile").map_err(Problem::internal)?;
+    let body = blocking(move || {
+        let (profile, sample) = (stacks()?, what.into());
+        Ok(if browser { flame_graph(&profile, what) } else { profile.to_pprof(sample, sample, None) })
+    });
     let kind = if browser { "text/html; charset=utf-8" } else { "application/octet-stream" };
-    Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], body.await?).into_response())
+}
+
+/// Off the runtime: putting names to addresses takes a while.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> Result<T, Problem> {
+    let done = spawn_blocking(work).await.map_err(anyhow::Error::new).flatten();
+    done.map_err(|error| {
+        // This port has no line per request that would tell.
+        tracing::error!(err = logs::err_json(&error), "profile failed");
+        Problem::internal(error)
+    })
 }

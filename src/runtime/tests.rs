@@ -47,13 +47,13 @@ async fn a_handler_that_holds_its_worker_is_named_while_it_does() {
     let (asleep, enough) = (Arc::new(Mutex::new(asleep)), Arc::new(AtomicBool::new(false)));
     let stop = Arc::clone(&enough);
     let router = Router::new()
-        .route("/sleeps/{id}", get(async move || drop(asleep.lock().unwrap().recv())))
+        .route("/sleeps/{id}", get(async move || asleep.lock().unwrap().recv().unwrap_or_default()))
         .route("/computes/{id}", get(async move || while !stop.load(Relaxed) {}))
         .route("/awaits/{id}", get(async || tokio::time::sleep(Duration::from_millis(400)).await))
         .layer(from_fn_with_state(observe, observe::observe));
     let mut requests = JoinSet::new();
     let mut request = |path: &str| {
-        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().uri(path).header("host", "localhost").body(Body::empty()).unwrap();
         requests.spawn(router.clone().oneshot(request));
     };
 
