@@ -17,6 +17,8 @@ mod health;
 mod log_level;
 mod probe;
 mod profile;
+#[cfg(test)]
+mod tests;
 
 pub use health::Health;
 pub use probe::healthcheck;

@@ -10,7 +10,7 @@ pub struct Filter(reload::Handle<EnvFilter, Registry>);
 impl Filter {
     /// # Errors
     /// When `filter` is not a tracing filter, such as `info` or `warn,app=debug`.
-    pub(super) fn new(filter: &str) -> anyhow::Result<(reload::Layer<EnvFilter, Registry>, Self)> {
+    pub(crate) fn new(filter: &str) -> anyhow::Result<(reload::Layer<EnvFilter, Registry>, Self)> {
         let (layer, handle) = reload::Layer::new(parse(filter)?);
         Ok((layer, Self(handle)))
     }
