@@ -1,6 +1,7 @@
 //! What a handler may ask for. Each handler names the parts it touches; none sees the whole.
+use crate::backing::outbound::Outbound; // example
 use crate::{
-    backing::{outbound::Outbound, passwords::Passwords, postgres::Postgres, redis::Redis},
+    backing::{passwords::Passwords, postgres::Postgres, redis::Redis},
     config::Config,
     http::{rate_limit::Limiter, session::Sessions},
 };
@@ -10,8 +11,7 @@ use axum::extract::FromRef;
 pub struct App {
     pub postgres: Postgres,
     pub redis: Redis,
-    /// The preview upstream; `None` without `PREVIEW_URL`.
-    pub outbound: Option<Outbound>,
+    pub outbound: Option<Outbound>, // example: the preview upstream, `None` without `PREVIEW_URL`
     pub passwords: Passwords,
     pub sessions: Sessions,
     pub limiter: Limiter,
@@ -29,10 +29,11 @@ impl App {
     /// When a setting cannot be used after all, for example a certificate store that is not there.
     pub fn connect(config: &Config) -> anyhow::Result<Self> {
         let redis = Redis::new(&config.redis_url, &config.redis_prefix)?;
-        let outbound = config.preview_url.as_ref().map(|url| Outbound::new(url, config.preview_timeout));
+        let outbound = config.preview_url.as_ref(); // example
+        let outbound = outbound.map(|url| Outbound::new(url, config.preview_timeout)); // example
         Ok(Self {
             postgres: Postgres::new(&config.database_url, config.database_max_connections)?,
-            outbound: outbound.transpose()?,
+            outbound: outbound.transpose()?, // example
             passwords: Passwords::new(config.worker_threads),
             sessions: Sessions::new(redis.clone(), config),
             limiter: Limiter::new(redis.clone(), "requests", config.rate_limit),

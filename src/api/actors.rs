@@ -72,7 +72,6 @@ impl Service {
             Config::from_lookup(|name| Ok(given(name))).expect("scripts/services sets both URLs");
         config.database_url = pool.connect_options().to_url_lossy().to_string().into();
         config.redis_prefix = format!("test:{}:", Uuid::now_v7());
-        config.preview_url = None;
         config.login_rate_limit.count = 10_000;
         config.rate_limit.count = 100_000;
         change(&mut config);
@@ -111,8 +110,12 @@ impl Service {
     }
 }
 
-/// From the environment, else from the `.env` that `make services` writes.
+/// Where the services are: from the environment, else from the `.env` that `make services` writes. Of all other
+/// settings tests take the default.
 fn given(name: &str) -> Option<String> {
+    if !["DATABASE_URL", "REDIS_URL"].contains(&name) {
+        return None;
+    }
     std::env::var(name).ok().or_else(|| {
         let file = std::fs::read_to_string(".env").ok()?;
         file.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
@@ -221,6 +224,24 @@ impl Answer {
         assert!(self.body["title"].is_string() && self.body["detail"].is_string(), "{self:?}");
         let waits = matches!(status, 429 | 503);
         assert_eq!(self.headers.contains_key("retry-after"), waits, "{self:?}");
+    }
+
+    /// Checks the headers that each answer has.
+    #[track_caller]
+    pub fn is_protected(&self) {
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+            ("strict-transport-security", "max-age=63072000; includeSubDomains"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(self.header(name), value, "{name} of {self:?}");
+            assert_eq!(self.headers.get_all(name).iter().count(), 1, "{name}");
+        }
+        assert_ne!(self.header("x-request-id"), "");
+        assert_eq!(self.header("server"), "");
     }
 
     /// Checks that this is a 422 that names exactly this field.

@@ -1,4 +1,4 @@
 //! What every route has in common: limits, refusals, headers, and what works while something is down.
 mod limits;
-mod outages;
+pub mod outages;
 mod protection;

@@ -23,8 +23,8 @@ pub struct Config {
     pub database_max_connections: usize,
     pub redis_url: Secret,
     pub redis_prefix: String,
-    pub preview_url: Option<Secret>,
-    pub preview_timeout: Duration,
+    pub preview_url: Option<Secret>, // example
+    pub preview_timeout: Duration,   // example
     pub request_timeout: Duration,
     pub shutdown: Shutdown,
     pub session_idle: Duration,
@@ -130,8 +130,8 @@ impl Config {
             database_max_connections: env.at_least_one("DATABASE_MAX_CONNECTIONS", "10"),
             redis_url: env.secret_url("REDIS_URL", "REDIS_URL_FILE", &["redis", "rediss"]),
             redis_prefix: env.text("REDIS_PREFIX", concat!(env!("CARGO_PKG_NAME"), ":")),
-            preview_url: env.optional_url("PREVIEW_URL"),
-            preview_timeout: env.positive("PREVIEW_TIMEOUT", "1s"),
+            preview_url: env.optional_url("PREVIEW_URL"), // example
+            preview_timeout: env.positive("PREVIEW_TIMEOUT", "1s"), // example
             request_timeout: env.positive("REQUEST_TIMEOUT", "10s"),
             shutdown: Shutdown {
                 budget: env.positive("SHUTDOWN_BUDGET", "25s"),

@@ -52,7 +52,8 @@ fn settings_that_contradict_each_other_are_refused() {
 #[test]
 fn no_secret_is_printed() {
     let config =
-        read(&[("PREVIEW_URL", "http://u:preview-canary@up/?password=query-canary&a=b")]).expect("valid");
+        read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:otlp-canary@up/?password=query-canary&a=b")])
+            .expect("valid");
     let shown = format!("{}{config:?}", config.to_lines());
     assert!(!shown.contains("-canary"), "{shown}");
     assert!(shown.contains("DATABASE_URL=postgres://u:[REDACTED]@h/d"), "{shown}");

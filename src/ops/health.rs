@@ -51,9 +51,8 @@ impl Health {
             let (schema, redis) = tokio::join!(app.postgres.schema_version(), app.redis.ping());
             self.note("postgres", POSTGRES_UP, schema.as_ref().err().map(|error| error as _));
             self.note("redis", REDIS_UP, redis.as_ref().err().map(|error| error as _));
-            if let Some(upstream) = &app.outbound {
-                metrics::dependency_up("preview", upstream.is_up());
-            }
+            let upstream = app.outbound.iter(); // example
+            upstream.for_each(|preview| metrics::dependency_up("preview", preview.is_up())); // example
             if !self.is(STARTED) && redis.is_ok() {
                 self.set(STARTED, schema.is_ok_and(|version| version >= migrate::newest_version()));
             }

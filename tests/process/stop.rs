@@ -1,32 +1,45 @@
 //! Stopping: what is under way is finished, in stages that the log names.
-use crate::service::{client, field, server, sign_up};
-use drill::{process::Signal, upstream::Stub};
+use crate::service::{client, field, server};
+use drill::process::{Server, Signal};
 use serde_json::json;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use std::time::Duration;
 
-#[sqlx::test]
-async fn a_slow_answer_still_arrives_after_sigterm(pool: PgPool) {
-    let upstream = Stub::start().await.unwrap();
-    let server = server(&pool, "stop").env("PREVIEW_URL", upstream.url()).env("PREVIEW_TIMEOUT", "5s");
-    let server = server.start().await.unwrap();
-    server.ready().await.unwrap();
-    let cookie = sign_up(&server, "alice@example.com").await;
-    let bookmark = client().post(server.url("/v1/bookmarks")).header("cookie", &cookie);
-    let bookmark = bookmark.json(&json!({"url": "https://example.com/"})).send().await.unwrap();
-    let path = format!("{}/preview", bookmark.headers()["location"].to_str().unwrap());
+/// While it lasts, nobody is signed in: the query waits.
+async fn lock(pool: &PgPool) -> Transaction<'static, Postgres> {
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE accounts").execute(&mut *lock).await.unwrap();
+    lock
+}
 
-    upstream.delay(Duration::from_secs(2));
-    let slow = client().get(server.url(&path)).header("cookie", &cookie).send();
+/// Signs in, and sends the signal once the query waits for the lock.
+async fn stop_amid_a_sign_in(server: &Server, pool: &PgPool) -> reqwest::Response {
+    let body = json!({"email": "nobody@example.com", "password": "correct horse battery"});
+    let slow = client().post(server.url("/v1/session")).json(&body).send();
     let stop = async {
-        while upstream.calls() == 0 {
+        let waiting =
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'accounts'::regclass)";
+        while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(pool).await.unwrap() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         server.signal(Signal::Term).unwrap();
     };
     let (answer, ()) = tokio::join!(slow, stop);
-    let answer = answer.unwrap();
-    assert_eq!(answer.status(), 200);
+    answer.unwrap()
+}
+
+#[sqlx::test]
+async fn a_slow_answer_still_arrives_after_sigterm(pool: PgPool) {
+    let server = server(&pool, "stop").start().await.unwrap();
+    server.ready().await.unwrap();
+    let lock = lock(&pool).await;
+    let release = async {
+        server.line(|line| line["msg"] == "closing").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        lock.rollback().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(stop_amid_a_sign_in(&server, &pool), release);
+    assert_eq!(answer.status(), 401);
     assert_eq!(answer.headers()["connection"], "close");
 
     let exit = server.wait().await.unwrap();
@@ -72,30 +85,16 @@ async fn a_second_signal_ends_it_at_once(pool: PgPool) {
 
 #[sqlx::test]
 async fn what_still_runs_at_the_drain_limit_is_cut_and_told(pool: PgPool) {
-    let upstream = Stub::start().await.unwrap();
-    upstream.delay(Duration::from_secs(60));
-    let server = server(&pool, "cut").env("PREVIEW_URL", upstream.url()).env("PREVIEW_TIMEOUT", "30s");
-    let server = server.env("REQUEST_TIMEOUT", "30s").env("SHUTDOWN_DRAIN", "1s").start().await.unwrap();
+    let server = server(&pool, "cut").env("SHUTDOWN_DRAIN", "1s").start().await.unwrap();
     server.ready().await.unwrap();
-    let cookie = sign_up(&server, "alice@example.com").await;
-    let bookmark = client().post(server.url("/v1/bookmarks")).header("cookie", &cookie);
-    let bookmark = bookmark.json(&json!({"url": "https://example.com/"})).send().await.unwrap();
-    let path = format!("{}/preview", bookmark.headers()["location"].to_str().unwrap());
-    let stuck = client().get(server.url(&path)).header("cookie", &cookie).send();
-    let stop = async {
-        while upstream.calls() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        server.signal(Signal::Term).unwrap();
-    };
-    let (answer, ()) = tokio::join!(stuck, stop);
-    let answer = answer.unwrap();
+    let _lock = lock(&pool).await;
+    let answer = stop_amid_a_sign_in(&server, &pool).await;
     assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"1".parse().unwrap()));
     let problem: serde_json::Value = answer.json().await.unwrap();
     assert_eq!(problem["code"], "stopping");
     assert_eq!(server.wait().await.unwrap().code, Some(1));
     let cut = server.line(|line| line["msg"] == "requests cut").await.unwrap();
-    assert_eq!((&cut["requests"], &cut["routes"]), (&json!(1), &json!({"/v1/bookmarks/{id}/preview": 1})));
+    assert_eq!((&cut["requests"], &cut["routes"]), (&json!(1), &json!({"/v1/session": 1})));
 }
 
 #[sqlx::test]

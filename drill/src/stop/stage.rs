@@ -48,8 +48,8 @@ pub struct Stage {
     _collector: JoinSet<()>,
 }
 
-/// Signs up; long enough for any limiter.
-const PASSWORD: &str = "correct horse battery staple";
+/// Of the account that is signed up.
+pub const PASSWORD: &str = "correct horse battery staple";
 
 impl Stage {
     /// Starts the server with Postgres and Redis in `services`, and waits for its ports only. `prefix` keeps its keys apart.
@@ -111,16 +111,21 @@ impl Stage {
         Ok(format!("cookie: {}\r\n", cookie.context("signing up sets a cookie")?))
     }
 
-    /// The path of a bookmark's preview, which nobody has asked for yet. // example
+    /// The path of a bookmark's preview, which nobody has asked for yet; `None` when the example is deleted.
     ///
     /// # Errors
     ///
-    /// When there is no 201.
-    pub async fn cold_preview(&self, cookie: &str) -> Result<String> {
+    /// When there is neither 201 nor 404.
+    pub async fn cold_preview(&self, cookie: &str) -> Result<Option<String>> {
         let url = format!("https://example.org/{}-{}", std::process::id(), self.server.pid());
         let body = format!(r#"{{"url":"{url}"}}"#);
-        let answer = expect(201, ask(self.address(), "POST /v1/bookmarks", cookie, &body).await?)?;
-        Ok(format!("{}/preview", answer.header("location").context("a new bookmark has a location")?))
+        let answer = ask(self.address(), "POST /v1/bookmarks", cookie, &body).await?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        let answer = expect(201, answer)?;
+        let location = answer.header("location").context("a new bookmark has a location")?;
+        Ok(Some(format!("{location}/preview")))
     }
 }
 

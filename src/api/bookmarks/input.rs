@@ -40,6 +40,7 @@ impl TryFrom<Vec<Text<1, 50>>> for Tags {
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"url": "https://example.com/", "title": "An example", "tags": ["to read"]}))]
 pub struct NewBookmark {
     pub url: WebAddress,
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! What bookmarks promise, over HTTP.
 mod conditions;
+mod outages;
 mod pages;
 mod retries;
 

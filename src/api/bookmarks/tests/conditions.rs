@@ -17,6 +17,7 @@ async fn what_has_not_changed_is_not_sent_again(pool: PgPool) {
         let answer = alice.send(Method::GET, &path, &[("if-none-match", same)], None).await;
         assert_eq!((answer.status.as_u16(), answer.text.as_str()), (304, ""), "{same}");
         assert_eq!(answer.header("etag"), etag);
+        answer.is_protected();
     }
     let other = alice.send(Method::GET, &path, &[("if-none-match", "\"other\"")], None).await;
     assert_eq!(other.status, 200);

@@ -101,6 +101,7 @@ async fn a_query_out_of_range_names_its_parameter(pool: PgPool) {
         ("limit", "limit=1&limit=2"),
         ("cursor", "cursor=junk"),
         ("cursor", "cursor="),
+        ("cursor", "cursor=300000-01-01"),
         ("tag", "tag="),
         ("tag", "tag=a%00"),
         ("tag", &long),

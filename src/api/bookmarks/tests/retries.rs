@@ -1,6 +1,9 @@
 //! `Idempotency-Key`: what a client may send twice.
 use super::keep;
-use crate::api::actors::{Actor, Answer, Service, eventually};
+use crate::api::{
+    actors::{Actor, Answer, Service, eventually},
+    tests::outages::replica,
+};
 use axum::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -39,6 +42,18 @@ async fn a_repeat_gets_the_first_answer_to_the_last_byte(pool: PgPool) {
         }
     }
     assert_eq!(count(&pool).await, 1);
+}
+
+#[sqlx::test]
+async fn a_key_holds_on_every_replica(pool: PgPool) {
+    let service = Service::start(&pool).await;
+    let alice = service.sign_up("alice").await;
+    let other = replica(&service, &pool, |_| {}).await;
+    let body = json!({"url": "https://example.com/"});
+    let first = create(&alice, KEY, &body).await;
+    let second = create(&alice.at(&other), KEY, &body).await;
+    assert_eq!((second.status.as_u16(), second.header("idempotency-replayed")), (201, "true"));
+    assert_eq!((second.text, count(&pool).await), (first.text, 1));
 }
 
 #[sqlx::test]
