@@ -1,11 +1,13 @@
+# All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check stop-matrix stop-matrix-mutants restart services help
+.PHONY: run watch test check stop-matrix stop-matrix-mutants restart services new-resource update help
 
-run: ## serve, with a Postgres, a Redis and a stub upstream of its own
-	@scripts/services run --keep --preview -- scripts/run
+run watch: preview = --preview # example: its stub upstream
+run: ## serve, with a Postgres and a Redis of its own
+	@scripts/services run --keep $(preview) -- scripts/run
 
 watch: ## the same, rebuilt and restarted on each save
-	@scripts/watch
+	@scripts/watch $(preview)
 
 # The tests mostly wait: more of them at once than cores.
 test: ## the whole test suite, against services of its own
@@ -28,5 +30,24 @@ restart: ## drill: how long nobody answers after kill -9
 services: ## only Postgres and Redis, to stay; writes .env (end them: scripts/services down)
 	@scripts/services up
 
+new-resource: ## NAME=orders: a small resource of your own, with migration and tests, to start from
+	@scripts/new-resource $(NAME) $(ONE)
+
+delete-example: ## bookmarks: the folder, the migration, and each line marked as this one # example
+	git rm -rq src/api/bookmarks migrations/0003_bookmarks.sql # example
+	git grep -lE '(//|#) example' | xargs perl -ni -e 'print unless m{(//|#) example\b}' # example
+
+update: ## merge in a newer template; TO=v1.2.0 for that version, FROM=URL for another place
+	@scripts/update "$(TO)" "$(FROM)"
+
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-19s %s\n", $$1, $$2 }'
+	@sed -n -e 's/ # [a-z]*$$//' -e 's/^\([a-z-]*\):.* ## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-19s %s\n", $$1, $$2 }'
+# cargo-generate: what follows stays here.
+.PHONY: template
+template: ## generate projects and check them as their owners would; TEMPLATE=--quick for two of them
+	@scripts/template $(TEMPLATE)
+
+check: template-marks
+template-marks:
+	scripts/template-marks
+# cargo-generate {% endraw %}{% endcapture %}{% assign lines = file | split: "# cargo-generate" | first | replace: "prod-template", project-name | newline_to_br | split: "<br />" %}{% for line in lines %}{% unless example == false and line contains "# example" %}{{ line }}{% endunless %}{% endfor -%}

@@ -1,4 +1,4 @@
-//! What a handler may ask for. Each handler names the parts it touches; none sees the whole.
+//! What a handler may ask for. Each handler names the parts it touches; none sees the whole. {%- capture file %}{% raw %}
 use crate::backing::outbound::Outbound; // example
 use crate::{
     backing::{passwords::Passwords, postgres::Postgres, redis::Redis},
@@ -42,3 +42,4 @@ impl App {
         })
     }
 }
+// cargo-generate {% endraw %}{% endcapture %}{% assign lines = file | split: "// cargo-generate" | first | newline_to_br | split: "<br />" %}{% for line in lines %}{% unless example == false and line contains "// example" %}{{ line }}{% endunless %}{% endfor -%}

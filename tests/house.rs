@@ -150,8 +150,10 @@ fn the_house_is_read_in_an_evening() {
 
 #[test]
 fn the_readme_lists_every_setting_with_its_default() {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let table = readme.split("<!-- settings -->").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    let pages = fs::read_dir(".").unwrap().map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|path| path.to_str().unwrap().starts_with("./README"));
+    let pages: String = pages.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let table = pages.split("<!-- settings -->").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
     let rows = table.lines().filter_map(|line| {
         let mut cells = line.split('|').map(str::trim).skip(1);
         Some((cells.next()?.strip_prefix('`')?.strip_suffix('`')?.to_owned(), cells.next()?.to_owned()))

@@ -1,4 +1,4 @@
-//! The public surface: every resource, and every layer a request passes, outermost first.
+//! The public surface: every resource, and every layer a request passes, outermost first. {%- capture file %}{% raw %}
 mod accounts;
 #[cfg(test)]
 mod actors;
@@ -28,9 +28,10 @@ use tower::ServiceBuilder;
 use utoipa::{ToSchema, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// The routes under the rate limit. A resource is two lines: its module above, its routes here.
+/// The routes under the rate limit.
 fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(docs::openapi())
+        // A resource is two lines: its module above, its routes here.
         .merge(accounts::routes())
         .merge(sessions::routes())
         .merge(bookmarks::routes()) // example
@@ -79,3 +80,4 @@ async fn root() -> Json<Root> {
 async fn not_found(_: Uri) -> Problem {
     Problem::not_found()
 }
+// cargo-generate {% endraw %}{% endcapture %}{% assign lines = file | split: "// cargo-generate" | first | newline_to_br | split: "<br />" %}{% for line in lines %}{% unless example == false and line contains "// example" %}{{ line }}{% endunless %}{% endfor -%}

@@ -1,4 +1,4 @@
-//! Every setting: its name, unit and default, read from the environment in one place and checked in one go.
+//! Every setting: its name, unit and default, read from the environment in one place and checked in one go. {%- capture file %}{% raw %}
 mod env;
 #[cfg(test)]
 mod tests;
@@ -175,3 +175,4 @@ impl Config {
         self.effective.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
     }
 }
+// cargo-generate {% endraw %}{% endcapture %}{% assign lines = file | split: "// cargo-generate" | first | newline_to_br | split: "<br />" %}{% for line in lines %}{% unless example == false and line contains "// example" %}{{ line }}{% endunless %}{% endfor -%}

@@ -1,4 +1,4 @@
-//! Readiness as one value: who may change it, and what the probes say of it.
+//! Readiness as one value: who may change it, and what the probes say of it. {%- capture file %}{% raw %}
 use crate::{app::App, backing::migrate, telemetry::metrics};
 use axum::{
     Json,
@@ -128,3 +128,4 @@ mod tests {
         assert_eq!(now(&health), (503, "draining"));
     }
 }
+// cargo-generate {% endraw %}{% endcapture %}{% assign lines = file | split: "// cargo-generate" | first | newline_to_br | split: "<br />" %}{% for line in lines %}{% unless example == false and line contains "// example" %}{{ line }}{% endunless %}{% endfor -%}

@@ -17,7 +17,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// A query. `operation` is a fixed text such as `SELECT bookmarks`.
+    /// A query. `operation` is a fixed text such as `SELECT accounts`.
     pub fn postgres(operation: &'static str) -> Self {
         Self::start(Part::Db, operation, "postgresql")
     }

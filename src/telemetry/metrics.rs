@@ -170,7 +170,7 @@ pub fn http_client_request(
     METRICS.client_duration.with_label_values(&labels).observe(took.as_secs_f64());
 }
 
-/// A query ended, however it did; `operation` is a fixed name such as `bookmarks.get`.
+/// A query ended, however it did; `operation` is a fixed name such as `accounts.get`.
 pub fn db_operation(operation: &'static str, took: Duration) {
     METRICS.db_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
 }
@@ -244,11 +244,11 @@ pub(super) mod tests {
 
     fn touch_everything() {
         let took = Duration::from_millis(3);
-        request_finished(&Method::GET, Some("/v1/bookmarks/{id}"), StatusCode::OK, took);
+        request_finished(&Method::GET, Some("/v1/sessions/{id}"), StatusCode::OK, took);
         rejected("overloaded");
         http_client_request(&Method::GET, "preview", Ok(StatusCode::OK), took);
         http_client_request(&Method::GET, "preview", Err("timeout"), took);
-        db_operation("bookmarks.get", took);
+        db_operation("accounts.get", took);
         db_wait(took);
         db_connections(1, 2);
         redis_operation("GET", took);
@@ -274,7 +274,7 @@ pub(super) mod tests {
             assert!(help.is_some_and(|help| help.ends_with('.')), "{name}: {help:?}");
         }
         let series = "http_server_request_duration_seconds_count{http_request_method=\"GET\",\
-            http_response_status_code=\"200\",http_route=\"/v1/bookmarks/{id}\"} ";
+            http_response_status_code=\"200\",http_route=\"/v1/sessions/{id}\"} ";
         assert!(text.contains(series), "{text}");
         assert!(text.contains("dependency_up{dependency=\"redis\"} 1"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! Bookmarks, the example resource: delete this folder, its migration and the lines marked `// example`.
+//! Bookmarks, the example resource: `make delete-example` takes it out whole.
 mod input;
 mod preview;
 mod store;

@@ -49,7 +49,7 @@ impl Postgres {
     }
 
     /// Runs one or several statements on one connection, each a transaction by itself. `operation` names them in
-    /// metrics and spans: `"SELECT bookmarks"`, from a fixed set.
+    /// metrics and spans: `"SELECT accounts"`, from a fixed set.
     ///
     /// Waits at most 1 s for a connection and takes at most 4.5 s in all, both less when the request has less time left.
     /// When the returned future is dropped, the connection is closed and its place is free at once.

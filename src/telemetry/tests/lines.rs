@@ -153,14 +153,14 @@ fn harmless_values_come_out_as_they_went_in() {
         tracing::info!(
             odd,
             tokenizer = "bpe",
-            route = "/v1/bookmarks/{id}",
+            route = "/v1/sessions/{id}",
             nan = f64::NAN,
             big = u64::MAX,
             "{odd}"
         );
     });
     assert_eq!((&line["odd"], &line["msg"]), (&odd.into(), &odd.into()));
-    assert_eq!((&line["tokenizer"], &line["route"]), (&"bpe".into(), &"/v1/bookmarks/{id}".into()));
+    assert_eq!((&line["tokenizer"], &line["route"]), (&"bpe".into(), &"/v1/sessions/{id}".into()));
     assert_eq!((&line["nan"], &line["big"]), (&Value::Null, &u64::MAX.into()));
 }
 
