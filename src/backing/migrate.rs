@@ -28,9 +28,10 @@ const REPORT: Duration = Duration::from_secs(5);
 /// Longest time for one connect, and for saying goodbye.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// The newest migration in this binary, whose schema it needs.
-pub fn newest_version() -> i64 {
-    EMBEDDED.iter().map(|migration| migration.version).max().unwrap_or(0)
+/// The migrations in this binary, which needs them all. The newest is not enough: a later release may bring one with a
+/// lower number than a service's own, which begin with their date.
+pub fn versions() -> Vec<i64> {
+    EMBEDDED.iter().map(|migration| migration.version).collect()
 }
 
 /// Applies the migrations in this binary that the database has not had. A newer schema is left as it is.

@@ -20,7 +20,7 @@ pub struct Health(Arc<AtomicU8>);
 
 const POSTGRES_UP: u8 = 1;
 const REDIS_UP: u8 = 1 << 1;
-/// Both dependencies were seen, and the schema is at least as new as this binary. Never taken back.
+/// Both dependencies were seen, and the schema has what this binary needs. Never taken back.
 const STARTED: u8 = 1 << 2;
 const DRAINING: u8 = 1 << 3;
 
@@ -47,14 +47,16 @@ impl Health {
 
     /// Keeps the value true for as long as it is polled.
     pub async fn watch(self, app: App) {
+        let migrations = migrate::versions();
         loop {
-            let (schema, redis) = tokio::join!(app.postgres.schema_version(), app.redis.ping());
+            let schema = app.postgres.missing_migrations(&migrations);
+            let (schema, redis) = tokio::join!(schema, app.redis.ping());
             self.note("postgres", POSTGRES_UP, schema.as_ref().err().map(|error| error as _));
             self.note("redis", REDIS_UP, redis.as_ref().err().map(|error| error as _));
             let upstream = app.outbound.iter(); // example
             upstream.for_each(|preview| metrics::dependency_up("preview", preview.is_up())); // example
             if !self.is(STARTED) && redis.is_ok() {
-                self.set(STARTED, schema.is_ok_and(|version| version >= migrate::newest_version()));
+                self.set(STARTED, schema.is_ok_and(|missing| missing == 0));
             }
             tokio::time::sleep(CHECK_EVERY[usize::from(self.is(STARTED))]).await;
         }

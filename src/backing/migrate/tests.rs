@@ -33,8 +33,8 @@ async fn ten_processes_migrate_a_fresh_database_at_once(_: PgPoolOptions, option
     }
     runs.join_all().await;
     let db = Postgres::new(&url(&options), 1).unwrap();
-    assert_eq!(db.schema_version().await.unwrap(), newest_version());
-    assert_ne!(newest_version(), 0);
+    assert_eq!(db.missing_migrations(&versions()).await.unwrap(), 0);
+    assert!(!versions().is_empty());
     migrate(&url(&options), PATIENCE).await.unwrap();
 }
 

@@ -25,7 +25,7 @@ const ACQUIRE: Duration = Duration::from_secs(1);
 /// Longest time for one [`Postgres::run`], the wait for a connection included. Less than the server's own limit, which
 /// ends what is given up here.
 const WORK: Duration = Duration::from_millis(4500);
-/// Longest time for [`Postgres::schema_version`].
+/// Longest time for [`Postgres::missing_migrations`].
 const CHECK: Duration = Duration::from_secs(1);
 /// Longest time to say goodbye to the server.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -102,20 +102,22 @@ impl Postgres {
         outcome.await?
     }
 
-    /// The newest migration that the database has had, 0 when none. Tells whether the database answers, within 1 s.
+    /// How many of these migrations the database has not had. Tells whether the database answers, within 1 s.
     ///
     /// # Errors
     /// As for [`Postgres::run`].
-    pub async fn schema_version(&self) -> Result<i64, Error> {
-        const SQL: &str = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
-        let ask =
-            self.run("SELECT _sqlx_migrations", async |conn| sqlx::query_scalar(SQL).fetch_one(conn).await);
+    pub async fn missing_migrations(&self, versions: &[i64]) -> Result<i64, Error> {
+        const SQL: &str = "SELECT count(*) FROM unnest($1) AS version \
+            WHERE version NOT IN (SELECT version FROM _sqlx_migrations WHERE success)";
+        let ask = self.run("SELECT _sqlx_migrations", async |conn| {
+            sqlx::query_scalar(SQL).bind(versions).fetch_one(conn).await
+        });
         match timeout(CHECK, ask).await {
             Err(_) => {
                 Err(Error::Unavailable(anyhow!("no answer in time").context("SELECT _sqlx_migrations")))
             }
             // There is no such table yet.
-            Ok(Err(error)) if error.code() == Some("42P01") => Ok(0),
+            Ok(Err(error)) if error.code() == Some("42P01") => Ok(versions.len() as i64),
             Ok(answer) => answer,
         }
     }
