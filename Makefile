@@ -34,8 +34,8 @@ new-resource: ## NAME=orders: a small resource of your own, with migration and t
 	@scripts/new-resource $(NAME) $(ONE)
 
 delete-example: ## bookmarks: the folder, the migration, and each line marked as this one # example
-	git rm -rq src/api/bookmarks migrations/0003_bookmarks.sql # example
-	git grep -lE '(//|#) example' | xargs perl -ni -e 'print unless m{(//|#) example\b}' # example
+	rm -r src/api/bookmarks migrations/0003_bookmarks.sql # example
+	git grep --untracked -lE '(//|#) example' | xargs perl -ni -e 'print unless m{(//|#) example\b}' # example
 
 update: ## merge in a newer template; TO=v1.2.0 for that version, FROM=URL for another place
 	@scripts/update "$(TO)" "$(FROM)"
