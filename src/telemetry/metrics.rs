@@ -28,8 +28,7 @@ struct Metrics {
     db_duration: HistogramVec,
     redis_duration: HistogramVec,
     dependency_up: IntGaugeVec,
-    runtime_lag: [Gauge; 2],
-    runtime_stalls: IntCounter,
+    runtime: Runtime,
     panics: IntCounter,
     log_lines_dropped: IntCounter,
     spans_dropped: IntCounter,
@@ -83,18 +82,7 @@ impl Metrics {
                 "1 while the dependency answers, else 0.",
                 &["dependency"],
             ),
-            runtime_lag: [
-                s.seconds(
-                    "runtime_lag_p99_seconds",
-                    "Seconds that due tasks waited in the last 5 s, 99th percentile.",
-                ),
-                s.seconds(
-                    "runtime_lag_max_seconds",
-                    "Seconds that due tasks waited in the last 5 s, the longest.",
-                ),
-            ],
-            runtime_stalls: s
-                .counter("runtime_stalls_total", "Times a handler blocked its worker for 100 ms or more."),
+            runtime: Runtime::new(&s),
             panics: s.counter("panics_total", "Panics, survived ones included."),
             log_lines_dropped: s
                 .counter("log_lines_dropped_total", "Log lines lost to a full or broken stdout."),
@@ -105,6 +93,25 @@ impl Metrics {
                 &["version", "revision"],
             ),
             series: s,
+        }
+    }
+}
+
+struct Runtime {
+    lag_p99: Gauge,
+    lag_max: Gauge,
+    stalls: IntCounter,
+}
+
+impl Runtime {
+    fn new(s: &Series) -> Self {
+        let p99 = "Seconds that due tasks waited in the last 5 s, 99th percentile.";
+        let max = "Seconds that due tasks waited in the last 5 s, the longest.";
+        let stalls = "Times a handler blocked its worker for 100 ms or more.";
+        Self {
+            lag_p99: s.seconds("runtime_lag_p99_seconds", p99),
+            lag_max: s.seconds("runtime_lag_max_seconds", max),
+            stalls: s.counter("runtime_stalls_total", stalls),
         }
     }
 }
@@ -199,14 +206,13 @@ pub fn dependency_up(dependency: &'static str, up: bool) {
 
 /// How late the runtime ran due tasks in the last window.
 pub fn runtime_lag(p99: Duration, max: Duration) {
-    for (gauge, lag) in METRICS.runtime_lag.iter().zip([p99, max]) {
-        gauge.set(lag.as_secs_f64());
-    }
+    METRICS.runtime.lag_p99.set(p99.as_secs_f64());
+    METRICS.runtime.lag_max.set(max.as_secs_f64());
 }
 
 /// A handler blocks its worker.
 pub fn runtime_stall() {
-    METRICS.runtime_stalls.inc();
+    METRICS.runtime.stalls.inc();
 }
 
 /// What is running; called once at the start.
