@@ -1,6 +1,6 @@
 # All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check stop-matrix stop-matrix-mutants restart services new-resource update help
+.PHONY: run watch test check image stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants services new-resource update help
 
 run watch: preview = --preview # example: its stub upstream
 run: ## serve, with a Postgres and a Redis of its own
@@ -13,10 +13,14 @@ watch: ## the same, rebuilt and restarted on each save
 test: ## the whole test suite, against services of its own
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} scripts/services run -- cargo test --locked --workspace
 
-check: ## what CI checks besides tests: format, lints, dependencies
+check: ## what CI checks besides tests: format, lints, dependencies, manifests, alert rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/deny
+	scripts/manifests
+
+image: ## docker build, and checks of the image: size, user, no shell, start, stop
+	@scripts/image
 
 stop-matrix: ## drill: what a stop takes and loses; DRILL=--quick for one run under load
 	@scripts/drill stop-matrix $(DRILL)
@@ -26,6 +30,15 @@ stop-matrix-mutants: ## drill: the same load must lose requests when the stop is
 
 restart: ## drill: how long nobody answers after kill -9
 	@scripts/drill restart $(DRILL)
+
+rollout: ## drill: replaces three replicas under load, again and again; no request may fail
+	@scripts/drill rollout $(DRILL)
+
+rollout-cluster: ## drill: the same in the cluster of the current kubectl context; DRILL="--address HOST:PORT"
+	@scripts/drill --cluster $(DRILL)
+
+rollout-mutants: ## drill: the same must fail when a stop does not wait for the balancer
+	@scripts/drill mutants rollout
 
 services: ## only Postgres and Redis, to stay; writes .env (end them: scripts/services down)
 	@scripts/services up

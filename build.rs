@@ -7,11 +7,13 @@ fn main() {
     let revision = env::var("GIT_REVISION").ok().filter(|given| !given.is_empty());
     let revision = revision.or_else(|| output("git", &["rev-parse", "--short=12", "HEAD"]));
     let rustc = output(&env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()), &["--version"]);
-    let built_at = env::var("SOURCE_DATE_EPOCH").ok().or_else(|| output("date", &["+%s"]));
+    // The image build says it in GIT_TIME: where SOURCE_DATE_EPOCH changes, C dependencies are compiled again.
+    let mut given = ["SOURCE_DATE_EPOCH", "GIT_TIME"].iter().filter_map(|name| env::var(name).ok());
+    let built_at = given.find(|given| !given.is_empty()).or_else(|| output("date", &["+%s"]));
     for (name, value) in [("BUILD_REVISION", revision), ("BUILD_RUSTC", rustc), ("BUILD_TIME", built_at)] {
         println!("cargo::rustc-env={name}={}", value.unwrap_or_default());
     }
-    for name in ["GIT_REVISION", "SOURCE_DATE_EPOCH"] {
+    for name in ["GIT_REVISION", "GIT_TIME", "SOURCE_DATE_EPOCH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     println!("cargo::rerun-if-changed=.git/HEAD");

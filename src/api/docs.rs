@@ -67,7 +67,9 @@ async fn asset(
     // The files change with the binary only.
     let headers =
         [(header::CONTENT_TYPE, file.content_type), (header::CACHE_CONTROL, "max-age=3600".to_owned())];
-    Ok((headers, Body::from(file.bytes.into_owned())).into_response())
+    // Compressed in the binary, and every browser reads that.
+    let encoding = file.gzpipped.then_some([(header::CONTENT_ENCODING, "gzip")]);
+    Ok((headers, encoding, Body::from(file.bytes.into_owned())).into_response())
 }
 
 /// Every operation may be refused; the document says so once, here, instead of in each handler.

@@ -1,0 +1,49 @@
+# syntax=docker/dockerfile:1
+# The service as one static binary in an image that holds nothing else to run. `make image` checks what is said here.
+
+# Exact tags; a bot can add digests. The first must not be older than `rust-version` in Cargo.toml.
+ARG RUST_IMAGE=rust:1.95.0-bookworm
+ARG RUNTIME_IMAGE=gcr.io/distroless/static-debian13:nonroot
+
+FROM ${RUST_IMAGE} AS build
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+# A C compiler for a static binary: cryptography and the allocator are C.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends musl-tools \
+ && rm -rf /var/lib/apt/lists/*
+ENV TARGET_CC=musl-gcc
+# Writes into the binary which crates it is made of, where vulnerability scanners look.
+RUN cargo install --locked cargo-auditable@0.7.7
+RUN rustup target add "$(uname -m)-unknown-linux-musl"
+WORKDIR /build
+
+# The dependencies, with an empty service: this layer lasts until Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
+COPY drill/Cargo.toml drill/
+RUN mkdir src drill/src \
+ && touch src/lib.rs drill/src/lib.rs \
+ && echo 'fn main() {}' >src/main.rs \
+ && cargo auditable build --locked --release --bin server --target "$(uname -m)-unknown-linux-musl"
+
+COPY . .
+# What `/version` tells. With the time of the commit, in seconds, building it again gives the same binary.
+ARG GIT_REVISION=""
+ARG GIT_TIME=""
+# Cargo goes by the time of files, and those of the empty service are newer.
+RUN touch src/lib.rs src/main.rs \
+ && cargo auditable build --locked --release --bin server --target "$(uname -m)-unknown-linux-musl"
+
+FROM ${RUNTIME_IMAGE}
+ARG GIT_REVISION=""
+ARG RUNTIME_IMAGE
+LABEL org.opencontainers.image.revision=${GIT_REVISION} \
+      org.opencontainers.image.base.name=${RUNTIME_IMAGE}
+COPY --from=build /build/target/*/release/server /server
+# As a number: Kubernetes cannot tell of a name that it is not root's.
+USER 65532:65532
+EXPOSE 8080 9090
+# For Docker alone; Kubernetes has probes of its own.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --start-interval=1s CMD ["/server", "healthcheck"]
+ENTRYPOINT ["/server"]
