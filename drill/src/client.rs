@@ -44,6 +44,13 @@ pub struct Mix {
     pub streams: usize,
 }
 
+impl Mix {
+    /// How many requests can be under way at once.
+    pub fn at_once(&self) -> usize {
+        self.keep_alive + self.thinking + self.fresh + self.http2 * self.streams
+    }
+}
+
 /// What became of the requests so far.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
@@ -51,6 +58,8 @@ pub struct Counts {
     pub sent: u64,
     /// Complete answers, by status.
     pub answered: BTreeMap<u16, u64>,
+    /// The longest that a request took to its complete answer.
+    pub slowest: Duration,
     /// Requests sent on an open connection that got no complete answer.
     pub lost: u64,
     /// The first of those.
@@ -103,6 +112,7 @@ pub struct Load {
 struct Target {
     address: SocketAddr,
     path: String,
+    cookie: Option<String>,
     counts: Mutex<Counts>,
     stopped: AtomicBool,
 }
@@ -110,8 +120,14 @@ struct Target {
 impl Load {
     /// Starts all clients of `mix`, which ask for `path` at `address`.
     pub fn start(address: SocketAddr, path: &str, mix: Mix) -> Self {
+        Self::signed_in(address, path, None, mix)
+    }
+
+    /// The same, with a session's cookie.
+    pub fn signed_in(address: SocketAddr, path: &str, cookie: Option<&str>, mix: Mix) -> Self {
         let (counts, stopped) = (Mutex::default(), AtomicBool::new(false));
-        let target = Arc::new(Target { address, path: path.to_owned(), counts, stopped });
+        let (path, cookie) = (path.to_owned(), cookie.map(str::to_owned));
+        let target = Arc::new(Target { address, path, cookie, counts, stopped });
         let mut clients = JoinSet::new();
         for _ in 0..mix.keep_alive {
             clients.spawn(http1::keep_alive(Arc::clone(&target), "keep-alive", Duration::ZERO));
@@ -130,6 +146,11 @@ impl Load {
 
     pub fn counts(&self) -> Counts {
         self.target.counts().clone()
+    }
+
+    /// The longest that a request took since this was asked last.
+    pub fn take_slowest(&self) -> Duration {
+        std::mem::take(&mut self.target.counts().slowest)
     }
 
     /// Waits until this many answers have come in all.
@@ -162,8 +183,10 @@ impl Target {
         self.stopped.load(Relaxed)
     }
 
-    fn answered(&self, status: u16) {
-        *self.counts().answered.entry(status).or_default() += 1;
+    fn answered(&self, status: u16, asked: Instant) {
+        let mut counts = self.counts();
+        *counts.answered.entry(status).or_default() += 1;
+        counts.slowest = counts.slowest.max(asked.elapsed());
     }
 
     fn lost(&self, client: &'static str, after: u64, how: &dyn std::fmt::Display) {

@@ -5,7 +5,7 @@
 //! - [`client`]: asks over many connections, and knows of each request whether it was answered
 //! - [`limits`]: what the drills hold the service to
 //! - [`report`]: how they say what they found
-//! - [`stop`], [`restart`], [`mutants`]: the drills
+//! - [`stop`], [`restart`], [`rollout`], [`mutants`]: the drills
 //! - [`upstream`]: a stub of the preview upstream, obedient to tests
 
 pub mod client;
@@ -15,6 +15,7 @@ pub mod process;
 pub mod proxy;
 pub mod report;
 pub mod restart;
+pub mod rollout;
 pub mod stop;
 pub mod upstream;
 

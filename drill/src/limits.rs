@@ -118,6 +118,33 @@ pub const RESTART_OUTAGE: Limit = Limit::at_most(
 pub const RESTARTS: Limit =
     Limit::at_least(50.0, "restarts", "restarts", "fewer say little about the slowest of a hundred");
 
+// The rollout.
+
+pub const ROLLOUT_FAILED: Limit = Limit::at_most(
+    0.0,
+    "requests",
+    "failed requests",
+    "the promise: a rollout, a deleted pod and a drained node lose no request",
+);
+pub const ROLLOUT_REQUESTS: Limit = Limit::at_least(
+    100_000.0,
+    "requests",
+    "requests in all",
+    "one loss in ten thousand would show ten times",
+);
+pub const KILL_LOST: Limit = Limit::at_most(
+    1.0,
+    "of those in flight",
+    "requests lost by kill -9",
+    "nobody can answer what a killed process held, but nothing else may be lost",
+);
+pub const KILL_LATE: Limit = Limit::at_most(
+    0.0,
+    "requests",
+    "failed requests from 2 s after kill -9",
+    "a supervisor sees the end of a process within a second, and the balancer hears of it",
+);
+
 // The negative control: what the same load must find in a server whose stop was spoilt.
 
 pub const MUTANT_LOST: Limit =

@@ -5,6 +5,7 @@ use std::{path::Path, path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result, bail};
 use drill::{
     mutants, restart,
+    rollout::{self, Cluster},
     stop::{self, Extent, stage::Setup},
 };
 use tokio::net::TcpListener;
@@ -15,6 +16,9 @@ usage: drill COMMAND
   upstream [--port N]                         the stub preview upstream; without a port, any free one
   stop-matrix [--server PATH] [--quick]       what a stop takes and loses
   restart [--server PATH] [--runs N]          kill -9 to ready
+  rollout [--server PATH] [--runs N]          rolling restarts of three processes under load
+  rollout --cluster NAME [--address HOST:PORT] [--runs N]   the same of a deployment in the current kubectl context
+  mutants rollout [--server PATH]             one rolling restart that does not wait for the balancer
   mutants stop-matrix [--server PATH]         the same load on servers whose stop was spoilt
 
 The drills take DATABASE_URL and REDIS_URL from the environment, and leave their reports in target/drill.";
@@ -36,7 +40,11 @@ async fn main() -> Result<ExitCode> {
         }
         ["restart", ref options @ ..] => {
             let options = Options::read(options)?;
-            restart::run(&options.setup()?, options.runs, reports).await?
+            restart::run(&options.setup()?, options.runs.unwrap_or(100), reports).await?
+        }
+        ["rollout", ref options @ ..] => roll(Options::read(options)?, reports).await?,
+        ["mutants", "rollout", ref options @ ..] => {
+            rollout::control(&Options::read(options)?.setup()?, reports).await?
         }
         ["mutants", "stop-matrix", ref options @ ..] => {
             mutants::stop_matrix(&Options::read(options)?.setup()?, reports).await?
@@ -44,6 +52,17 @@ async fn main() -> Result<ExitCode> {
         _ => bail!("{USAGE}"),
     };
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn roll(options: Options, reports: &Path) -> Result<bool> {
+    let runs = options.runs.unwrap_or(5);
+    match &options.cluster {
+        Some(name) => {
+            let cluster = Cluster { name: name.clone(), address: options.address.clone() };
+            rollout::in_cluster(&cluster, runs, reports).await
+        }
+        None => rollout::processes(&options.setup()?, runs, reports).await,
+    }
 }
 
 async fn upstream(options: &[&str]) -> Result<ExitCode> {
@@ -62,12 +81,15 @@ async fn upstream(options: &[&str]) -> Result<ExitCode> {
 struct Options {
     server: PathBuf,
     quick: bool,
-    runs: usize,
+    runs: Option<usize>,
+    cluster: Option<String>,
+    address: Option<String>,
 }
 
 impl Options {
     fn read(mut args: &[&str]) -> Result<Self> {
-        let mut options = Self { server: "target/release/server".into(), quick: false, runs: 100 };
+        let server = "target/release/server".into();
+        let mut options = Self { server, quick: false, runs: None, cluster: None, address: None };
         while !args.is_empty() {
             args = match args {
                 ["--server", path, rest @ ..] => {
@@ -75,7 +97,15 @@ impl Options {
                     rest
                 }
                 ["--runs", runs, rest @ ..] => {
-                    options.runs = runs.parse().context("--runs wants a number")?;
+                    options.runs = Some(runs.parse().context("--runs wants a number")?);
+                    rest
+                }
+                ["--cluster", name, rest @ ..] => {
+                    options.cluster = Some((*name).to_owned());
+                    rest
+                }
+                ["--address", address, rest @ ..] => {
+                    options.address = Some((*address).to_owned());
                     rest
                 }
                 ["--quick", rest @ ..] => {

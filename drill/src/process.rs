@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     fmt::Display,
+    net::TcpListener,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -96,6 +98,7 @@ pub struct Builder {
     args: Vec<String>,
     env: BTreeMap<String, String>,
     limit: Duration,
+    stdin: Stdio,
 }
 
 impl Builder {
@@ -111,6 +114,20 @@ impl Builder {
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args = args.iter().map(|&arg| arg.to_owned()).collect();
         self
+    }
+
+    /// Hands over a listening socket, as systemd does with a socket unit: it stays open whatever becomes of the process.
+    ///
+    /// # Errors
+    ///
+    /// When the socket cannot be duplicated.
+    pub fn socket(mut self, socket: &TcpListener) -> Result<Self> {
+        // It comes in as stdin, since only a shell may say which number a descriptor has in the child.
+        let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+        let mut args = vec!["-c".to_owned(), script.to_owned(), self.bin.display().to_string()];
+        args.append(&mut self.args);
+        let stdin = Stdio::from(OwnedFd::from(socket.try_clone()?));
+        Ok(Self { bin: "/bin/sh".into(), args, stdin, ..self })
     }
 
     /// Replaces the 30 seconds that each wait on this process may take.
@@ -141,7 +158,7 @@ impl Builder {
             .args(&self.args)
             .env_clear()
             .envs(&self.env)
-            .stdin(Stdio::null())
+            .stdin(self.stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -183,6 +200,7 @@ impl Server {
             args: vec!["serve".to_owned()],
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             limit: Duration::from_secs(30),
+            stdin: Stdio::null(),
         }
     }
 
@@ -360,7 +378,7 @@ fn ports(line: &Value) -> Option<(u16, u16)> {
 }
 
 /// Asks without a client: this must work in a process that has set up no TLS.
-async fn status(port: u16, path: &str) -> Result<u16> {
+pub(crate) async fn status(port: u16, path: &str) -> Result<u16> {
     let exchange = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream

@@ -7,7 +7,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use super::Target;
@@ -134,7 +134,7 @@ pub async fn ask(address: SocketAddr, line: &str, headers: &str, body: &str) -> 
 
 /// Asks again and again on one connection, and on the next when the server has closed it or said that it will.
 pub(super) async fn keep_alive(target: Arc<Target>, name: &'static str, think: Duration) {
-    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", target.path);
+    let request = get(&target, "");
     while let Some(stream) = target.connect().await {
         let mut connection = Connection::new(stream);
         let mut after = 0;
@@ -147,9 +147,14 @@ pub(super) async fn keep_alive(target: Arc<Target>, name: &'static str, think: D
     }
 }
 
+fn get(target: &Target, headers: &str) -> String {
+    let cookie = target.cookie.as_ref().map(|cookie| format!("cookie: {cookie}\r\n")).unwrap_or_default();
+    format!("GET {} HTTP/1.1\r\nhost: localhost\r\n{cookie}{headers}\r\n", target.path)
+}
+
 /// Asks once on each connection.
 pub(super) async fn fresh(target: Arc<Target>) {
-    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", target.path);
+    let request = get(&target, "connection: close\r\n");
     while let Some(stream) = target.connect().await {
         one(&target, &mut Connection::new(stream), &request, "fresh", 0).await;
     }
@@ -163,9 +168,10 @@ async fn one(
     name: &'static str,
     after: u64,
 ) -> bool {
+    let asked = Instant::now();
     match connection.exchange(request.as_bytes(), || target.counts().sent += 1).await {
         Ok(answer) => {
-            target.answered(answer.status);
+            target.answered(answer.status, asked);
             !answer.close
         }
         Err(Failure::ClosedBefore) => {

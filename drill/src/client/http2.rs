@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::http::Request;
 use h2::client::{SendRequest, handshake};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     Target,
@@ -40,12 +40,17 @@ async fn stream_loop(target: Arc<Target>, mut requests: SendRequest<axum::body::
         // The server has gone, or has said that it will: nothing was sent.
         let Ok(ready) = requests.ready().await else { return };
         requests = ready;
-        let request = Request::get(&uri).body(()).expect("a request to this address is complete");
+        let mut request = Request::get(&uri);
+        if let Some(cookie) = &target.cookie {
+            request = request.header("cookie", cookie);
+        }
+        let request = request.body(()).expect("a request to this address is complete");
+        let asked = Instant::now();
         let Ok((answer, _)) = requests.send_request(request, true) else { return };
         let stream = answer.stream_id().as_u32();
         target.counts().sent += 1;
         match read(answer).await {
-            Ok(status) => target.answered(status),
+            Ok(status) => target.answered(status, asked),
             Err(error) => return failed(&target, &error, highest.has(stream), after),
         }
         after += 1;
