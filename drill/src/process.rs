@@ -249,6 +249,12 @@ impl Server {
         self.stdout.lines()
     }
 
+    /// Reads no more of stdout, as a stuck log collector would, until told to go on. The pipe fills then, and the process
+    /// must not care.
+    pub fn hold_stdout(&self, hold: bool) {
+        self.stdout.held.send_replace(hold);
+    }
+
     /// All of stderr so far.
     pub fn stderr(&self) -> String {
         text(&self.stderr.lines())
@@ -398,11 +404,12 @@ pub(crate) async fn status(port: u16, path: &str) -> Result<u16> {
 struct Stream {
     lines: Arc<Mutex<Vec<String>>>,
     ended: watch::Sender<bool>,
+    held: watch::Sender<bool>,
 }
 
 impl Default for Stream {
     fn default() -> Self {
-        Self { lines: Arc::default(), ended: watch::Sender::new(false) }
+        Self { lines: Arc::default(), ended: watch::Sender::new(false), held: watch::Sender::new(false) }
     }
 }
 
@@ -410,7 +417,10 @@ impl Stream {
     async fn fill(self, pipe: impl AsyncRead + Unpin) {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
-        while pipe.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+        let mut held = self.held.subscribe();
+        while held.wait_for(|held| !held).await.is_ok()
+            && pipe.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0)
+        {
             let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
             self.lines.lock().expect("no holder of this lock can panic").push(text);
             self.ended.send_replace(false);

@@ -123,7 +123,7 @@ impl Upstream {
             return Err(Error::BadAnswer(anyhow!("not JSON")));
         }
         let body = read(response).await?;
-        serde_json::from_slice(&body).map(Ok).map_err(|error| Error::BadAnswer(error.into()))
+        serde_json::from_slice(&body).map(Ok).map_err(|error| Error::BadAnswer(misread(&error)))
     }
 
     /// Sends the request under a span of its own, and counts how it went.
@@ -182,6 +182,12 @@ fn is_json(response: &Response) -> bool {
     let essence =
         named.and_then(|name| name.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || essence.ends_with("+json")
+}
+
+/// Where and how, but not what: serde's own words quote the body, and that is not ours to log.
+fn misread(error: &serde_json::Error) -> anyhow::Error {
+    let (kind, line, column) = (error.classify(), error.line(), error.column());
+    anyhow!("{kind:?} error in its JSON at line {line} column {column}")
 }
 
 async fn read(mut response: Response) -> Result<Vec<u8>, Error> {

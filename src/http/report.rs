@@ -66,7 +66,7 @@ impl Watched {
         let latency_ms = self.start.elapsed().as_micros() as f64 / 1000.0;
         let [queue_ms, db_ms, redis_ms, outbound_ms] =
             [Part::Queue, Part::Db, Part::Redis, Part::Outbound].map(|part| current.spent_ms(part));
-        let (method, route, client) = (self.method.as_str(), self.route(), &current.client);
+        let (method, route, client) = (traces::method_label(&self.method), self.route(), &current.client);
         let is_fault = is_fault(status);
         let status = status.as_u16();
         match refusal.and_then(|refusal| refusal.source.as_deref()) {

@@ -1,24 +1,32 @@
 //! The log lines: tracing-bunyan-formatter's format, without its faults.
 //!
 //! The formatter sees events only, never a span, so it prints no START and END lines, no prefixes and no fields of
-//! spans. What it makes of an event passes through [`line::Line`] on its way to the [`Sink`].
+//! spans. What it makes of an event goes to the [`Sink`] at once, where no request waits: a [`Guard`] makes it fit to
+//! print on the way out.
+//!
+//! [`Guard`]: super::line::Guard
 use super::{
-    line,
+    request,
     writer::{LOG, Sink},
 };
 use crate::config;
-use std::{cell::Cell, collections::HashMap, io};
+use opentelemetry::trace::TraceContextExt;
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    io::{self, Write},
+};
 use tracing::{Event, Subscriber};
-use tracing_bunyan_formatter::BunyanFormattingLayer;
+use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorage};
 use tracing_subscriber::{
     Layer, Registry,
     fmt::MakeWriter,
     layer::{Context, Layered, SubscriberExt},
 };
 
-/// Prints each event as one JSON line.
+/// Logs each event as one JSON line.
 pub struct Lines {
-    formatter: Layered<BunyanFormattingLayer<Guard>, Registry>,
+    formatter: Layered<BunyanFormattingLayer<Raw>, Registry>,
 }
 
 impl Lines {
@@ -33,35 +41,48 @@ impl Lines {
             ("version".to_owned(), env!("CARGO_PKG_VERSION").into()),
         ]);
         let formatter =
-            BunyanFormattingLayer::with_default_fields(settings.service.clone(), Guard(sink), fields)
-                .skip_fields(["line", "file"].into_iter())
-                .expect("neither is a core field");
+            BunyanFormattingLayer::with_default_fields(settings.service.clone(), Raw(sink), fields);
         Self { formatter: Registry::default().with(formatter) }
     }
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.fields().any(|field| is_core(field.name())) {
+            let mut fields = JsonStorage::default();
+            event.record(&mut fields);
+            let core = fields.values().iter().filter(|(key, _)| is_core(key));
+            LEFT_OUT.set(core.map(|(key, value)| format!(r#","event_{key}":{value}"#)).collect());
+        }
         self.formatter.event(event);
     }
 }
 
-/// Stands between the formatter, which writes each line in one piece, and the sink.
-#[derive(Clone, Copy)]
-struct Guard(&'static Sink);
-
-thread_local! {
-    static SCRATCH: Cell<Option<Box<line::Line>>> = const { Cell::new(None) };
+/// Whether the formatter leaves out an event's field of this name, since it has one of its own.
+fn is_core(name: &str) -> bool {
+    matches!(name, "v" | "name" | "msg" | "level" | "hostname" | "pid" | "time")
 }
 
-impl io::Write for Guard {
-    fn write(&mut self, given: &[u8]) -> io::Result<usize> {
-        // Taken, not borrowed: what is written may log by itself. Gone while the thread ends.
-        let mut line = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default();
-        self.0.push(line.rewrite(given));
-        line.shrink();
-        let _ = SCRATCH.try_with(|scratch| scratch.set(Some(line)));
-        Ok(given.len())
+thread_local! {
+    /// Those fields of the event under way, renamed.
+    static LEFT_OUT: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Takes each line from the formatter, which writes it in one piece, and adds what only this thread knows.
+#[derive(Clone, Copy)]
+struct Raw(&'static Sink);
+
+impl Write for Raw {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let open = line.strip_suffix(b"}\n").unwrap_or(line);
+        self.0.push(open, |out| {
+            // Gone while the thread ends.
+            let left_out = LEFT_OUT.try_with(Cell::take).unwrap_or_default();
+            out.extend_from_slice(left_out.as_bytes());
+            request::with_current(|request| add_ids(request, out));
+            out.extend_from_slice(b"}\n");
+        });
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -69,12 +90,28 @@ impl io::Write for Guard {
     }
 }
 
-impl<'a> MakeWriter<'a> for Guard {
+impl<'a> MakeWriter<'a> for Raw {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self::Writer {
         *self
     }
+}
+
+/// Names the request that the caller serves.
+fn add_ids(request: &request::Request, out: &mut Vec<u8>) {
+    let mut span = |context: &opentelemetry::Context| {
+        let span = context.span();
+        let ids = span.span_context();
+        let (trace, span) = (ids.trace_id(), ids.span_id());
+        ids.is_valid() && write!(out, r#","trace_id":"{trace}","span_id":"{span}""#).is_ok()
+    };
+    // The innermost span; without one entered, as in a destructor, the request's own.
+    if !opentelemetry::Context::map_current(&mut span) {
+        span(&request.otel);
+    }
+    out.extend_from_slice(br#","request_id":"#);
+    serde_json::to_writer(out, &*request.id).expect("writing text to memory cannot fail");
 }
 
 /// The `err` field of a log line, as pino writes it: `{"type","message","stack"}` with every cause in it.

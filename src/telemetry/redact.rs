@@ -1,7 +1,8 @@
 //! What must never be printed: the values of keys that name a secret, at any depth, also in JSON inside of text.
-use serde_json::Value;
+use memchr::{memchr, memchr_iter, memchr2};
+use serde::de::IgnoredAny;
 
-pub const MASK: &str = "[REDACTED]";
+const MASK: &str = "[REDACTED]";
 
 /// Plain words; `set-cookie` ends in one of them. `api_key` is two words and handled apart.
 const SECRETS: [&[u8]; 6] = [b"authorization", b"cookie", b"password", b"token", b"secret", b"apikey"];
@@ -65,40 +66,108 @@ fn is_border(key: &[u8], at: usize) -> bool {
     !key[at].is_ascii_alphabetic() || key[at].is_ascii_uppercase() && (lower(at - 1) || lower(at + 1))
 }
 
-/// Masks the secrets in `value`. Answers whether there were any.
-pub fn value(value: &mut Value) -> bool {
+/// Whether a value may hold the fields of something: an object or a list, or a text such as `a: b`, `a=b` or one with
+/// quotes or line ends in it, as JSON has.
+pub fn may_hide_fields(value: &[u8]) -> bool {
     match value {
-        Value::Object(fields) => fields.iter_mut().fold(false, |found, (key, field)| {
-            let secret = is_secret(key.as_bytes());
-            if secret {
-                *field = MASK.into();
+        [b'"', ..] => {
+            memchr2(b'\\', b'=', value).is_some()
+                || memchr_iter(b':', value).any(|at| value.get(at + 1) == Some(&b' '))
+        }
+        [first, ..] => matches!(first, b'{' | b'['),
+        [] => false,
+    }
+}
+
+pub fn mask(out: &mut Vec<u8>) {
+    quote(MASK, out);
+}
+
+fn quote(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("writing text to memory cannot fail");
+}
+
+/// Copies valid JSON without the secrets in it.
+pub fn json(mut given: &[u8], out: &mut Vec<u8>) {
+    while let Some(at) = memchr(b'"', given) {
+        let (plain, rest) = given.split_at(at);
+        let (quoted, rest) = rest.split_at(string_end(rest).unwrap_or(rest.len()));
+        out.extend_from_slice(plain);
+        given = rest;
+        match rest.trim_ascii_start().strip_prefix(b":") {
+            None => string(quoted, out),
+            Some(value) if names_secret(quoted) => {
+                out.extend_from_slice(quoted);
+                out.push(b':');
+                mask(out);
+                given = &value[value_end(value).unwrap_or(value.len())..];
             }
-            found | (secret || self::value(field))
-        }),
-        Value::Array(items) => items.iter_mut().fold(false, |found, item| found | self::value(item)),
-        Value::String(inner) => text(inner).map(|clean| *inner = clean).is_some(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+            Some(_) => out.extend_from_slice(quoted),
+        }
+    }
+    out.extend_from_slice(given);
+}
+
+fn names_secret(quoted: &[u8]) -> bool {
+    let unescaped = || serde_json::from_slice::<String>(quoted).unwrap_or_default();
+    is_secret(quoted) || quoted.contains(&b'\\') && is_secret(unescaped().as_bytes())
+}
+
+/// JSON in the text keeps its shape. In what only looks like it, a `Debug` form or a truncated body, nobody can say
+/// where a secret ends: the rest is left out.
+fn string(quoted: &[u8], out: &mut Vec<u8>) {
+    let Some(text) = may_hide_fields(quoted).then(|| serde_json::from_slice::<String>(quoted).ok()).flatten()
+    else {
+        return out.extend_from_slice(quoted);
+    };
+    if text.trim_start().starts_with(['{', '[', '"']) && serde_json::from_str::<IgnoredAny>(&text).is_ok() {
+        let mut clean = Vec::with_capacity(text.len());
+        json(text.as_bytes(), &mut clean);
+        return quote(&String::from_utf8_lossy(&clean), out);
+    }
+    match secret_at(&text) {
+        Some(at) => quote(&format!("{}{MASK}", &text[..at]), out),
+        None => out.extend_from_slice(quoted),
     }
 }
 
-/// The text without the secrets in it, `None` when it may stay as it is. JSON keeps its shape; what only looks like
-/// it (a `Debug` form, a truncated body) is masked whole.
-pub fn text(text: &str) -> Option<String> {
-    if text.trim_start().starts_with(['{', '[', '"'])
-        && let Ok(mut json) = serde_json::from_str::<Value>(text)
-    {
-        return value(&mut json).then(|| json.to_string());
-    }
-    assigns_secret(text).then(|| MASK.to_owned())
-}
-
-/// Whether `text` holds something like `password: …` or `"token" = …`.
-fn assigns_secret(text: &str) -> bool {
-    text.match_indices([':', '=']).any(|(at, _)| {
-        let before = text[..at].trim_end_matches(['"', '\'', '\\', ' ']);
+/// Where the secret starts in something like `password: …` or `"token" = …`. A path such as `token::parse` has none.
+fn secret_at(text: &str) -> Option<usize> {
+    let mut signs = text.match_indices([':', '=']).map(|(at, _)| at);
+    let assigns = |at: &usize| {
+        let before = text[..*at].trim_end_matches(['"', '\'', '\\', ' ']);
         let start = before.rfind(|c: char| !(c.is_alphanumeric() || "_-.".contains(c)));
-        is_secret(&before.as_bytes()[start.map_or(0, |start| start + 1)..])
-    })
+        !text[at + 1..].starts_with(':')
+            && is_secret(&before.as_bytes()[start.map_or(0, |start| start + 1)..])
+    };
+    signs.find(assigns).map(|at| at + 1)
+}
+
+/// The length of the string that `bytes` starts with, quotes included.
+pub fn string_end(bytes: &[u8]) -> Option<usize> {
+    bytes.first().filter(|first| **first == b'"')?;
+    let mut at = 1;
+    loop {
+        at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// The length of the JSON value that `bytes` starts with.
+pub fn value_end(bytes: &[u8]) -> Option<usize> {
+    let (mut at, mut depth) = (0_usize, 0_usize);
+    loop {
+        match bytes.get(at)? {
+            b'"' => at += string_end(&bytes[at..])?,
+            b'}' | b']' | b',' if depth == 0 => return Some(at),
+            b'{' | b'[' => (at, depth) = (at + 1, depth + 1),
+            b'}' | b']' => (at, depth) = (at + 1, depth - 1),
+            _ => at += 1,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,33 +190,49 @@ mod tests {
         }
     }
 
-    #[test]
-    fn json_in_text_keeps_its_shape_and_loses_its_secrets() {
-        let clean = |given: &str| text(given).unwrap_or_else(|| given.to_owned());
-        assert_eq!(
-            clean(r#"{"a":{"Password":[1,{"x":2}]},"b":1}"#),
-            r#"{"a":{"Password":"[REDACTED]"},"b":1}"#
-        );
-        assert_eq!(clean(r#"[{"token":null}]"#), r#"[{"token":"[REDACTED]"}]"#);
-        assert_eq!(clean(r#"{"body":"{\"secret\":1}"}"#), r#"{"body":"{\"secret\":\"[REDACTED]\"}"}"#);
-        assert_eq!(clean(r#""{\"api_key\":7}""#), r#""{\"api_key\":\"[REDACTED]\"}""#);
-        assert_eq!(clean(r#"{"a": 1}"#), r#"{"a": 1}"#, "untouched, spaces and all");
+    /// What is printed of a text.
+    fn clean(text: &str) -> String {
+        let (mut quoted, mut out) = (Vec::new(), Vec::new());
+        quote(text, &mut quoted);
+        json(&quoted, &mut out);
+        serde_json::from_slice(&out).unwrap()
     }
 
     #[test]
-    fn what_only_looks_like_json_is_masked_whole() {
-        for leak in [
-            r#"{"password":"canary","cut"#,
-            r#"Login { email: "a@b.c", password: "canary" }"#,
-            r#"{"authorization": Sensitive, "x": b"canary"}"#,
-            r#"Some(Login { user_token: Some("canary") })"#,
+    fn json_in_text_keeps_its_shape_and_loses_its_secrets() {
+        for (given, printed) in [
+            (r#"{"a":{"Password":[1,{"x":2}]},"b":1}"#, r#"{"a":{"Password":"[REDACTED]"},"b":1}"#),
+            (r#"[{"token" : null}, 1]"#, r#"[{"token":"[REDACTED]"}, 1]"#),
+            (r#"{"pass\u0077ord":"x"}"#, r#"{"pass\u0077ord":"[REDACTED]"}"#),
+            (r#"{"body":"{\"secret\":1}"}"#, r#"{"body":"{\"secret\":\"[REDACTED]\"}"}"#),
+            (r#""{\"api_key\":7}""#, r#""{\"api_key\":\"[REDACTED]\"}""#),
+            ("{\"a\": 1,\n\"b\": 1.50}", "{\"a\": 1,\n\"b\": 1.50}"),
         ] {
-            assert_eq!(text(leak).as_deref(), Some(MASK), "{leak}");
+            assert_eq!(clean(given), printed);
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_json_ends_at_its_first_secret() {
+        for (leak, printed) in [
+            (r#"{"password":"canary","cut"#, r#"{"password":[REDACTED]"#),
+            (r#"at "x", "password":"canary"}"#, r#"at "x", "password":[REDACTED]"#),
+            (
+                r#"Login { email: "a@b.c", password: "canary" }"#,
+                r#"Login { email: "a@b.c", password:[REDACTED]"#,
+            ),
+            (r#"Some(Login { user_token: Some("canary") })"#, "Some(Login { user_token:[REDACTED]"),
+            ("https://example.com/?a=b&token=canary&c=d", "https://example.com/?a=b&token=[REDACTED]"),
+            ("Authorization: Bearer canary", "Authorization:[REDACTED]"),
+        ] {
+            assert_eq!(clean(leak), printed);
         }
         for harmless in
-            ["{id}", "[redis] token refreshed", "{ tokenizer: 1 }", "a = {b}", "", "{", "\u{e9}: {x}"]
+            ["{id}", "[redis] token refreshed", "{ tokenizer: 1 }", "a = {b}", "", "{", "\u{e9}: {x}\n"]
         {
-            assert_eq!(text(harmless), None, "{harmless}");
+            assert_eq!(clean(harmless), harmless);
         }
+        let stack = "0: app::http::session::token::Token::parse\n 1: { main }";
+        assert_eq!(clean(stack), stack);
     }
 }

@@ -89,24 +89,24 @@ pub fn at_most(own: Duration) -> Duration {
     with_current(|request| request.deadline.saturating_duration_since(Instant::now()).min(own)).unwrap_or(own)
 }
 
-/// Adds the time until it is dropped to `part` of the current request, so that an abandoned call is counted too.
+/// Adds the time until it is dropped to `part` of the request that started it, so that an abandoned call is counted too,
+/// and a shared one where it began.
 pub struct Stopwatch {
     part: Part,
     start: Instant,
+    request: Option<Arc<Request>>,
 }
 
 impl Stopwatch {
     pub fn start(part: Part) -> Self {
-        Self { part, start: Instant::now() }
-    }
-
-    pub fn elapsed(&self) -> Duration {
-        self.start.elapsed()
+        Self { part, start: Instant::now(), request: current() }
     }
 }
 
 impl Drop for Stopwatch {
     fn drop(&mut self) {
-        with_current(|request| request.spend(self.part, self.elapsed()));
+        if let Some(request) = &self.request {
+            request.spend(self.part, self.start.elapsed());
+        }
     }
 }

@@ -134,7 +134,7 @@ pub fn inject_context(context: &Context, headers: &mut HeaderMap) {
 }
 
 /// The method as the semantic conventions want it: one of a fixed set, so that callers cannot invent series.
-pub(super) fn method_label(method: &Method) -> &'static str {
+pub fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

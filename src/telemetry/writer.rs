@@ -1,9 +1,10 @@
-//! The log's way out: a bounded buffer that a thread of its own writes, so that no request ever waits for stdout.
-use super::metrics;
+//! The log's way out: a bounded buffer that a thread of its own prints, so that no request ever waits for stdout.
+use super::{line::Guard, metrics};
 use std::{
     io::{self, ErrorKind, Write},
     mem,
     os::fd::AsFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -17,10 +18,10 @@ pub static LOG: Sink = Sink::new();
 const LIMIT: usize = 4 << 20;
 /// How long the first line waits for company: one write then carries all of them.
 const BATCH: Duration = Duration::from_millis(10);
-/// Bytes that the buffer keeps in quiet times.
-const KEPT: usize = 64 << 10;
+/// So many bytes wait no longer. It is also what the buffers keep in quiet times.
+const FULL: usize = 64 << 10;
 
-/// Takes whole lines without blocking and writes them in batches.
+/// Takes whole lines without blocking and prints them in batches.
 pub struct Sink {
     state: Mutex<State>,
     filled: Condvar,
@@ -43,34 +44,40 @@ impl Sink {
         Self { state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new() }
     }
 
-    /// Starts the thread that writes to stdout.
+    /// Starts the thread that writes to stdout: JSON lines past a [`Guard`], other text as it is.
     ///
     /// # Errors
     /// When stdout is closed, or no thread can be made.
-    pub fn start(&'static self) -> io::Result<()> {
+    pub fn start(&'static self, json: bool) -> io::Result<()> {
         // Around std's own stdout, whose line buffer would cut a batch in two and keep its rest after an error.
         let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-        self.start_on(std::fs::File::from(stdout))
+        self.start_on(std::fs::File::from(stdout), json.then(Guard::default))
     }
 
-    fn start_on(&'static self, out: impl Write + Send + 'static) -> io::Result<()> {
+    fn start_on(&'static self, out: impl Write + Send + 'static, guard: Option<Guard>) -> io::Result<()> {
         self.lock().running = true;
-        thread::Builder::new().name("log-writer".to_owned()).spawn(move || self.run(out)).map(drop)
+        let mut printer = Printer { out, guard };
+        // A panic costs the lines at hand, not the log.
+        let run = move || while catch_unwind(AssertUnwindSafe(|| self.run(&mut printer))).is_err() {};
+        thread::Builder::new().name("log-writer".to_owned()).spawn(run).map(drop)
     }
 
-    /// Takes one line, its newline included, or drops it when the buffer is full.
-    pub fn push(&self, line: &[u8]) {
+    /// Takes one line, whose end `finish` writes, or drops it when the buffer is full.
+    pub fn push(&self, line: &[u8], finish: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.lock();
-        if state.pending.len() + line.len() > LIMIT {
+        let before = state.pending.len();
+        if before + line.len() > LIMIT {
             state.dropped += 1;
             drop(state);
             return metrics::log_lines_dropped(1);
         }
-        let first = state.pending.is_empty();
         state.pending.extend_from_slice(line);
+        finish(&mut state.pending);
+        let after = state.pending.len();
         drop(state);
-        // Only the first line of a batch costs a system call; a quiet service's writer sleeps without a timer.
-        if first {
+        // Only the first line of a batch, and the one that fills it, cost a system call; a quiet service's writer
+        // sleeps without a timer.
+        if before == 0 || before < FULL && after >= FULL {
             self.filled.notify_one();
         }
     }
@@ -92,13 +99,13 @@ impl Sink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut out: impl Write) {
+    fn run(&self, printer: &mut Printer<impl Write>) {
         let (mut batch, mut unsaid) = (Vec::new(), 0);
         loop {
             unsaid += self.next(&mut batch);
-            let lost = write_all(&mut out, &batch);
+            let lost = printer.print(&batch);
             // What this batch needed, the next one needs too; after a burst the memory goes back.
-            batch.shrink_to(KEPT.max(batch.len()));
+            batch.shrink_to(FULL.max(batch.len()));
             batch.clear();
             self.done();
             if lost > 0 {
@@ -114,10 +121,9 @@ impl Sink {
     /// Waits for lines and moves them into `batch`. Answers how many were dropped meanwhile.
     fn next(&self, batch: &mut Vec<u8>) -> u64 {
         let waited = self.filled.wait_while(self.lock(), |state| state.pending.is_empty());
+        let gather = |state: &mut State| !state.hurry && state.pending.len() < FULL;
         let waited =
-            self.filled.wait_timeout_while(waited.unwrap_or_else(PoisonError::into_inner), BATCH, |state| {
-                !state.hurry
-            });
+            self.filled.wait_timeout_while(waited.unwrap_or_else(PoisonError::into_inner), BATCH, gather);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         mem::swap(&mut state.pending, batch);
         state.writing = true;
@@ -132,6 +138,31 @@ impl Sink {
         }
         drop(state);
         self.drained.notify_all();
+    }
+}
+
+struct Printer<W> {
+    out: W,
+    guard: Option<Guard>,
+}
+
+impl<W: Write> Printer<W> {
+    /// Prints whole lines. Answers how many were lost.
+    fn print(&mut self, mut lines: &[u8]) -> u64 {
+        let Some(guard) = &mut self.guard else { return write_all(&mut self.out, lines) };
+        let mut lost = 0;
+        while !lines.is_empty() {
+            guard.out.clear();
+            while !lines.is_empty() && guard.out.len() < FULL {
+                let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
+                let (line, rest) = lines.split_at(end);
+                guard.rewrite(line);
+                lines = rest;
+            }
+            lost += write_all(&mut self.out, &guard.out);
+            guard.out.shrink_to(2 * FULL);
+        }
+        lost
     }
 }
 
@@ -160,7 +191,7 @@ impl<'a> MakeWriter<'a> for &'static Sink {
 
 impl Write for &'static Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
+        self.push(line, |_| {});
         Ok(line.len())
     }
 
@@ -178,9 +209,11 @@ mod tests {
     };
 
     impl Sink {
-        /// What waits to be written.
+        /// What would be printed.
         pub fn taken(&self) -> String {
-            String::from_utf8(mem::take(&mut self.lock().pending)).unwrap()
+            let mut printer = Printer { out: Vec::new(), guard: Some(Guard::default()) };
+            assert_eq!(printer.print(&mem::take(&mut self.lock().pending)), 0);
+            String::from_utf8(printer.out).unwrap()
         }
     }
 
@@ -193,7 +226,7 @@ mod tests {
         let (sink, before) = (sink(), metrics::tests::log_lines_dropped_so_far());
         let line = [b'x'; 1 << 10];
         for _ in 0..LIMIT / line.len() + 3 {
-            sink.push(&line);
+            sink.push(&line, |_| {});
         }
         assert_eq!(sink.lock().pending.len(), LIMIT);
         assert_eq!(sink.lock().dropped, 3);
@@ -204,14 +237,14 @@ mod tests {
     fn flush_waits_for_the_last_line_and_gives_up_at_its_limit() {
         let (mut reader, writer) = pipe().unwrap();
         let sink = sink();
-        sink.start_on(writer).unwrap();
-        sink.push(b"one\n");
+        sink.start_on(writer, None).unwrap();
+        sink.push(b"one\n", |_| {});
         assert!(sink.flush(Duration::from_secs(5)));
         let mut line = [0; 4];
         reader.read_exact(&mut line).unwrap();
         assert_eq!(&line, b"one\n");
 
-        sink.push(&[b'x'; 1 << 20]);
+        sink.push(&[b'x'; 1 << 20], |_| {});
         let start = Instant::now();
         assert!(!sink.flush(Duration::from_millis(50)), "nobody reads the pipe");
         assert!(start.elapsed() < Duration::from_secs(2));
@@ -222,5 +255,29 @@ mod tests {
         let (reader, mut writer) = pipe().unwrap();
         drop(reader);
         assert_eq!(write_all(&mut writer, b"one\ntwo\n"), 2);
+    }
+
+    #[test]
+    fn a_panic_of_the_writer_costs_the_lines_at_hand_only() {
+        struct Mine(std::sync::mpsc::Sender<Vec<u8>>);
+        impl Write for Mine {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                assert_ne!(bytes, b"mine\n");
+                self.0.send(bytes.to_owned()).unwrap();
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (sender, written) = std::sync::mpsc::channel();
+        let sink = sink();
+        sink.start_on(Mine(sender), None).unwrap();
+        sink.push(b"mine\n", |_| {});
+        assert!(!sink.flush(Duration::from_millis(100)), "nothing says that these were written");
+        sink.push(b"next\n", |_| {});
+        assert!(sink.flush(Duration::from_secs(5)));
+        assert_eq!(written.recv().unwrap(), b"next\n");
     }
 }

@@ -1,8 +1,26 @@
-//! What a whole process writes while it works.
+//! What a whole process writes while it works, and while nobody reads it.
 use crate::service::{client, field, server, sign_up};
-use drill::process::Signal;
+use drill::process::{Server, Signal};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// One object with every field that each line has, and no key twice.
+pub fn assert_sound(text: &str) -> Value {
+    let line: Value = serde_json::from_str(text).expect(text);
+    assert_eq!(line.to_string().len(), text.len(), "a parsed line has each key once: {text}");
+    for name in ["v", "name", "hostname", "pid", "level", "time", "msg", "service", "region", "version"] {
+        assert!(!line[name].is_null(), "{name} is missing in {text}");
+    }
+    let time = field(&line, "time");
+    assert!(time.len() == 24 && time.as_bytes()[19] == b'.' && time.ends_with('Z'), "{text}");
+    line
+}
+
+pub async fn text_of(url: &str) -> String {
+    client().get(url).send().await.unwrap().text().await.unwrap()
+}
 
 #[sqlx::test]
 async fn each_request_is_one_line_and_no_line_holds_a_secret(pool: PgPool) {
@@ -25,19 +43,58 @@ async fn each_request_is_one_line_and_no_line_holds_a_secret(pool: PgPool) {
         assert!(line[name].is_number(), "{name}: {line}");
     }
     let lines = server.lines();
-    let of_request = |text: &&String| {
-        serde_json::from_str::<Value>(text)
-            .is_ok_and(|line| line["request_id"] == "mine-1" && line["status"].is_u64())
-    };
-    assert_eq!(lines.iter().filter(of_request).count(), 1);
+    let of_request = |line: &&Value| line["request_id"] == "mine-1" && line["status"].is_u64();
+    let parsed: Vec<Value> = lines.iter().map(|line| assert_sound(line)).collect();
+    assert_eq!(parsed.iter().filter(of_request).count(), 1);
     let token = cookie.split_once('=').unwrap().1;
     for secret in ["password-canary", "auth-canary", "cookie-canary", "correct horse battery", token] {
         assert!(!lines.iter().any(|line| line.contains(secret)), "{secret}");
     }
-    for line in &lines {
-        let line: Value = serde_json::from_str(line).unwrap();
-        for name in ["v", "name", "hostname", "pid", "level", "time", "msg", "service", "region", "version"] {
-            assert!(!line[name].is_null(), "{name} is missing in {line}");
+}
+
+/// Asks `GET /` again and again, eight at a time, until `enough`. Answers with the 99th percentile of what each took.
+async fn p99_of(server: &Server, enough: impl AsyncFn() -> bool) -> Duration {
+    let (mut asking, mut took) = (JoinSet::new(), Vec::new());
+    let (client, url) = (client(), server.url("/"));
+    while !enough().await {
+        for _ in 0..8 {
+            let request = client.get(&url);
+            asking.spawn(async move {
+                let start = Instant::now();
+                assert_eq!(request.send().await.unwrap().status(), 200);
+                start.elapsed()
+            });
+        }
+        while let Some(one) = asking.join_next().await {
+            took.push(one.unwrap());
         }
     }
+    took.sort();
+    took[took.len() * 99 / 100]
+}
+
+async fn dropped(server: &Server) -> u64 {
+    let metrics = text_of(&server.ops_url("/metrics")).await;
+    metrics.lines().find_map(|line| line.strip_prefix("log_lines_dropped_total ")).unwrap().parse().unwrap()
+}
+
+#[sqlx::test]
+async fn a_blocked_stdout_costs_lines_which_are_counted_and_no_request(pool: PgPool) {
+    // A busy log fills the buffer soon.
+    let server = server(&pool, "blocked").env("LOG_LEVEL", "trace,hyper=trace").start().await.unwrap();
+    let start = Instant::now();
+    let calm = p99_of(&server, async || start.elapsed() > Duration::from_secs(1)).await;
+    server.hold_stdout(true);
+    let blocked = p99_of(&server, async || dropped(&server).await > 1000).await;
+    assert!(blocked < calm * 4 + Duration::from_millis(250), "{calm:?} before, {blocked:?} blocked");
+
+    server.hold_stdout(false);
+    let told = server.line(|line| line["msg"] == "log lines dropped").await.unwrap();
+    assert!(told["dropped"].as_u64().unwrap() > 1000, "{told}");
+    server.signal(Signal::Term).unwrap();
+    assert_eq!(server.wait().await.unwrap().code, Some(0));
+    let lines = server.lines();
+    let told = lines.iter().map(|line| assert_sound(line)).filter_map(|line| line["dropped"].as_u64());
+    assert!(told.sum::<u64>() > 1000);
+    assert!(lines.last().unwrap().contains("\"stopped\""), "{:?}", lines.last());
 }

@@ -100,7 +100,7 @@ fn made_up(client: usize, n: usize) -> String {
     let id = format!("{client}-{n}");
     let (method, path) = match n % 4 {
         0 => (format!("M{n}"), format!("/{id}")),
-        1 => ("GET".to_owned(), format!("/v1/bookmarks/{id}?q={id}")),
+        1 => ("GET".to_owned(), format!("/v1/sessions/{id}?q={id}")),
         2 => ("DELETE".to_owned(), format!("/v1/{id}/{id}")),
         _ => (format!("X{client}"), format!("/v1/sessions/{id}")),
     };

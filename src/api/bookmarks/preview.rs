@@ -6,6 +6,7 @@ use crate::{
         redis::Redis,
     },
     http::Problem,
+    telemetry::request::{Part, Stopwatch},
 };
 use futures_util::{
     FutureExt,
@@ -49,22 +50,24 @@ impl Previews {
         if let Some(preview) = cached.and_then(|json| serde_json::from_slice(&json).ok()) {
             return Ok(preview);
         }
-        let call = self.shared(&key, redis, upstream, &bookmark.url);
+        let (call, is_shared) = self.shared(&key, redis, upstream, &bookmark.url);
+        // The call counts its time for the request that began it only.
+        let _waiting = is_shared.then(|| Stopwatch::start(Part::Outbound));
         Ok(call.await?)
     }
 
-    /// The call under way for `key`, or a new one.
-    fn shared(&self, key: &str, redis: &Redis, upstream: &Outbound, url: &str) -> Shared<Work> {
+    /// The call under way for `key`, or a new one; and whether another request began it.
+    fn shared(&self, key: &str, redis: &Redis, upstream: &Outbound, url: &str) -> (Shared<Work>, bool) {
         let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(call) = calls.get(key).and_then(WeakShared::upgrade) {
-            return call;
+            return (call, true);
         }
         calls.retain(|_, call| call.upgrade().is_some());
         let call = fetch(key.to_owned(), redis.clone(), upstream.clone(), url.to_owned()).boxed().shared();
         if let Some(weak) = call.downgrade() {
             calls.insert(key.to_owned(), weak);
         }
-        call
+        (call, false)
     }
 }
 

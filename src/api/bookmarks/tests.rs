@@ -3,6 +3,7 @@ mod conditions;
 mod outages;
 mod pages;
 mod retries;
+mod time_split;
 
 use crate::api::actors::{Actor, Service};
 use axum::http::Method;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 /// Runs `work` with a log of its own. Answers with its lines.
-fn raw_lines(work: impl FnOnce()) -> Vec<String> {
+pub fn raw_lines(work: impl FnOnce()) -> Vec<String> {
     let settings = config::Telemetry {
         service: "orders".into(),
         region: "eu-1".into(),
@@ -90,6 +90,47 @@ fn no_key_stands_twice_and_the_events_own_value_wins() {
 }
 
 #[test]
+fn an_event_keeps_the_fields_that_are_named_like_the_lines_own() {
+    let line = line(|| {
+        tracing::info!(
+            v = 1.5,
+            name = "n",
+            msg = "m\"",
+            level = true,
+            hostname = ?Some("h"),
+            pid = -1,
+            time = 7,
+            line = 8,
+            file = "f",
+            r#type = "t",
+            password = "canary",
+            "x"
+        );
+    });
+    assert_eq!((&line["msg"], &line["level"], &line["name"]), (&"x".into(), &30.into(), &"orders".into()));
+    assert_eq!((&line["event_v"], &line["event_name"]), (&1.5.into(), &"n".into()));
+    assert_eq!((&line["event_msg"], &line["event_level"]), (&"m\"".into(), &true.into()));
+    assert_eq!((&line["event_hostname"], &line["event_pid"]), (&r#"Some("h")"#.into(), &(-1).into()));
+    assert_eq!((&line["event_time"], &line["line"], &line["file"]), (&7.into(), &8.into(), &"f".into()));
+    assert_eq!((&line["type"], &line["password"]), (&"t".into(), &"[REDACTED]".into()));
+}
+
+#[test]
+fn a_record_of_the_log_crate_is_an_event_like_others() {
+    let line = line(|| {
+        tracing::info!(
+            log.target = "redis",
+            log.module_path = "redis::aio",
+            log.file = "aio.rs",
+            log.line = 7,
+            "x"
+        );
+    });
+    assert_eq!(line["target"], "redis");
+    assert_eq!(line.as_object().unwrap().len(), 11, "{line}");
+}
+
+#[test]
 fn spans_add_no_lines_no_prefixes_and_no_fields() {
     let line = line(|| {
         let outer = tracing::info_span!("outer", password = "canary", service = "span");
@@ -143,7 +184,7 @@ fn no_secret_is_printed_at_any_depth() {
     }
     let third: Value = serde_json::from_str(&lines[2]).unwrap();
     assert_eq!(third["settings"]["user"]["Set-Cookie"], "[REDACTED]");
-    assert_eq!(third["body"], r#"{"user":{"Set-Cookie":"[REDACTED]","items":[{"API_KEY":"[REDACTED]"}]}}"#);
+    assert_eq!(third["body"], r#"{"user":{"items":[{"API_KEY":"[REDACTED]"}],"Set-Cookie":"[REDACTED]"}}"#);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! The room as the others see it: lines, spans, and a whole process that logs, traces and panics.
+mod any_event;
 mod lines;
 mod process;
 mod spans;

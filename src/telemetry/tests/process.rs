@@ -197,7 +197,10 @@ fn a_panic_is_one_fatal_line_and_stderr_only_where_there_is_no_log() {
         (&panic["level"], &panic["msg"], &panic["thread"]),
         (&60.into(), &"panic".into(), &"worker".into())
     );
-    assert_eq!((&panic["err"]["type"], &panic["err"]["message"]), (&"panic".into(), &"[REDACTED]".into()));
+    assert_eq!(
+        (&panic["err"]["type"], &panic["err"]["message"]),
+        (&"panic".into(), &"token {\"secret\":[REDACTED]".into())
+    );
     assert!(panic["err"]["stack"].as_str().unwrap().contains("child_that_panics"));
     assert!(panic["location"].as_str().unwrap().contains("process.rs:"));
     for (line, filter) in [(off, "off"), (debug, "debug")] {

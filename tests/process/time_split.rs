@@ -1,0 +1,122 @@
+//! Where a request's time went, as its line tells it: what is made slow is what is blamed.
+use crate::service::{client, redis_url, server, sign_up};
+use drill::{
+    process::{Builder, Server},
+    proxy::{Mode, Proxy},
+    upstream::Stub,
+};
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions, PgPool};
+use std::{net::SocketAddr, time::Duration};
+
+const PARTS: [&str; 4] = ["queue_ms", "db_ms", "redis_ms", "outbound_ms"];
+const TIMES: usize = 5;
+/// There and back: 200 ms.
+const SLOW: Mode = Mode::Latency { each_way: Duration::from_millis(100), jitter: Duration::ZERO };
+
+/// A signed-in client with one bookmark.
+struct Alice {
+    server: Server,
+    cookie: String,
+    bookmark: String,
+}
+
+impl Alice {
+    async fn start(server: Builder) -> Self {
+        let server = server.env("RATE_LIMIT", "100000/1m").start().await.unwrap();
+        server.ready().await.unwrap();
+        let cookie = sign_up(&server, "alice@example.com").await;
+        let keep = client().post(server.url("/v1/bookmarks")).header("cookie", &cookie);
+        let kept = keep.json(&json!({ "url": "https://example.com/" })).send().await.unwrap();
+        let bookmark = kept.headers()["location"].to_str().unwrap().to_owned();
+        Self { server, cookie, bookmark }
+    }
+
+    /// The line of one request, which may fail.
+    async fn line(&self, path: &str, id: &str) -> Value {
+        let request = client().get(self.server.url(path)).header("cookie", &self.cookie);
+        request.header("x-request-id", id).send().await.unwrap();
+        self.server.line(|line| line["request_id"] == id && line["status"].is_u64()).await.unwrap()
+    }
+}
+
+/// `part` took at least `at_least` milliseconds and most of the request's time; no other took a fifth.
+fn assert_blamed(part: &str, at_least: f64, line: &Value) {
+    let of = |name: &str| line[name].as_f64().unwrap();
+    assert!(of(part) >= at_least, "{part}: {line}");
+    assert!(of(part) >= of("latency_ms") * 0.6, "{part}: {line}");
+    for other in PARTS.iter().filter(|other| **other != part) {
+        assert!(of(other) < of("latency_ms") * 0.3, "{other}, not {part}: {line}");
+    }
+}
+
+async fn proxy_for(url: &str, port: u16) -> Proxy {
+    let authority = url.split("://").nth(1).unwrap().split(['/', '?']).next().unwrap();
+    let host = authority.rsplit('@').next().unwrap();
+    let host = if host.contains(':') { host.to_owned() } else { format!("{host}:{port}") };
+    let address: SocketAddr = tokio::net::lookup_host(host).await.unwrap().next().unwrap();
+    Proxy::start(address).await.unwrap()
+}
+
+#[sqlx::test]
+async fn a_slow_postgres_is_blamed(pool: PgPool) {
+    let url = pool.connect_options().to_url_lossy().to_string();
+    let proxy = proxy_for(&url, 5432).await;
+    let server = server(&pool, "split-db").env("DATABASE_URL", proxy.url_for(&url).unwrap());
+    let alice = Alice::start(server).await;
+    proxy.set(SLOW).await;
+    for n in 0..TIMES {
+        assert_blamed("db_ms", 200.0, &alice.line(&alice.bookmark, &format!("db-{n}")).await);
+    }
+}
+
+#[sqlx::test]
+async fn a_slow_redis_is_blamed(pool: PgPool) {
+    let proxy = proxy_for(&redis_url(), 6379).await;
+    let server = server(&pool, "split-redis").env("REDIS_URL", proxy.url_for(&redis_url()).unwrap());
+    let alice = Alice::start(server).await;
+    proxy.set(SLOW).await;
+    for n in 0..TIMES {
+        assert_blamed("redis_ms", 200.0, &alice.line("/v1/session", &format!("redis-{n}")).await);
+    }
+}
+
+#[sqlx::test]
+async fn a_slow_upstream_is_blamed_by_each_that_waits_for_it(pool: PgPool) {
+    let upstream = Stub::start().await.unwrap();
+    let proxy = proxy_for(&upstream.url(), 80).await;
+    // Nothing is kept of a bad answer: each request asks the upstream.
+    upstream.answer(404, "{}");
+    let server = server(&pool, "split-outbound").env("PREVIEW_URL", proxy.url_for(&upstream.url()).unwrap());
+    let alice = Alice::start(server).await;
+    let preview = format!("{}/preview", alice.bookmark);
+    proxy.set(SLOW).await;
+    for n in 0..TIMES {
+        let (one, two) = (format!("outbound-{n}"), format!("with-{n}"));
+        let lines = tokio::join!(alice.line(&preview, &one), alice.line(&preview, &two));
+        assert_blamed("outbound_ms", 100.0, &lines.0);
+        assert_blamed("outbound_ms", 100.0, &lines.1);
+    }
+}
+
+#[sqlx::test]
+async fn the_wait_for_a_place_is_blamed_on_the_queue(pool: PgPool) {
+    let upstream = Stub::start().await.unwrap();
+    let server = server(&pool, "split-queue").env("PREVIEW_URL", upstream.url());
+    let alice = Alice::start(server.env("MAX_IN_FLIGHT", 1).env("QUEUE_WAIT", "5s")).await;
+    upstream.answer(404, "{}");
+    upstream.delay(Duration::from_millis(800));
+    let preview = format!("{}/preview", alice.bookmark);
+    for n in 0..TIMES {
+        let calls = upstream.calls();
+        let second = async {
+            while upstream.calls() == calls {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            alice.line("/", &format!("queue-{n}")).await
+        };
+        let first = format!("first-{n}");
+        let (_, second) = tokio::join!(alice.line(&preview, &first), second);
+        assert_blamed("queue_ms", 200.0, &second);
+    }
+}
