@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -45,7 +46,8 @@ pub async fn observe(State(mut observe): State<Observe>, request: Request, next:
         watched.answered(&response);
         response
     };
-    polls::visible(route, current.clone().scope(work)).await
+    // Pinned here, it stays where it is: each layer of futures around it would copy some kilobytes.
+    polls::visible(route, current.clone().scope(pin!(work))).await
 }
 
 impl Observe {
