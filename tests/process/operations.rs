@@ -100,8 +100,8 @@ fn made_up(client: usize, n: usize) -> String {
     let id = format!("{client}-{n}");
     let (method, path) = match n % 4 {
         0 => (format!("M{n}"), format!("/{id}")),
-        1 => ("GET".to_owned(), format!("/v1/sessions/{id}?q={id}")),
-        2 => ("DELETE".to_owned(), format!("/v1/{id}/{id}")),
+        1 => ("DELETE".to_owned(), format!("/v1/sessions/{id}?q={id}")),
+        2 => ("GET".to_owned(), format!("/v1/{id}/{id}")),
         _ => (format!("X{client}"), format!("/v1/sessions/{id}")),
     };
     format!("{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n")
