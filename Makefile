@@ -1,6 +1,6 @@
 # All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check image stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants services new-resource update help
+.PHONY: run watch test check bench fuzz image stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants services new-resource update help
 
 run watch: preview = --preview # example: its stub upstream
 run: ## serve, with a Postgres and a Redis of its own
@@ -21,6 +21,12 @@ check: ## what CI checks besides tests: format, lints, dependencies, manifests, 
 
 image: ## docker build, and checks of the image: size, user, no shell, start, stop
 	@scripts/image
+
+bench: ## what a log event and a request cost; with valgrind, in instructions too
+	@cargo bench --locked --bench paths
+
+fuzz: ## an hour of made-up log events; needs the nightly compiler and cargo-fuzz
+	@cargo +nightly fuzz run line -- -max_total_time=3600
 
 stop-matrix: ## drill: what a stop takes and loses; DRILL=--quick for one run under load
 	@scripts/drill stop-matrix $(DRILL)

@@ -2,18 +2,22 @@
 //! millisecond, errors and settings as objects.
 use super::redact;
 use serde_json::{Map, Value};
+use std::{mem, ops::Range};
 
 /// Fields whose text, when it is a JSON object, becomes part of the line instead of a quoted string.
 const SPLICED: [&[u8]; 3] = [b"err", b"routes", b"settings"];
 
 /// What the formatter puts in front of `line` and `file`: `v name msg level hostname pid time target`.
 const CORE_FIELDS: usize = 8;
+const LINE_AND_FILE: Range<usize> = CORE_FIELDS..CORE_FIELDS + 2;
 
 /// Rewrites lines, and keeps them until they are printed.
 #[derive(Default)]
 pub struct Guard {
     /// The lines that are fit to print.
     pub out: Vec<u8>,
+    /// What each line says that does not say it itself: names, and values as JSON.
+    base: Vec<(&'static str, String)>,
     /// Of the last line.
     fields: Vec<Field>,
     /// One bit per hash of a key: a new key need not be compared with all the others.
@@ -27,15 +31,31 @@ struct Field {
 }
 
 impl Guard {
+    pub fn new(base: Vec<(&'static str, String)>) -> Self {
+        Self { base, ..Self::default() }
+    }
+
     /// Appends what may be printed of `line`: one compact JSON object, flat but for what was logged as text.
     pub fn rewrite(&mut self, line: &[u8]) {
         self.fields.clear();
         self.seen = 0;
         self.out.push(b'{');
         let mut scan = Scan(line.get(1..).unwrap_or_default());
-        while let Some(field) = scan.field() {
-            self.field(&field);
+        for at in 0.. {
+            match scan.field() {
+                // Where the event stands in the source. Its own fields of these names come later.
+                Some(_) if LINE_AND_FILE.contains(&at) => {}
+                Some(field) => self.field(&field),
+                None => break,
+            }
         }
+        let base = mem::take(&mut self.base);
+        for (key, value) in &base {
+            if !self.has(key.as_bytes()) {
+                self.put(key.as_bytes(), |out| out.extend_from_slice(value.as_bytes()));
+            }
+        }
+        self.base = base;
         self.out.pop_if(|last| *last == b',');
         self.out.extend_from_slice(b"}\n");
     }
@@ -44,10 +64,10 @@ impl Guard {
         let Given { key, value, .. } = *field;
         match key {
             b"time" => self.put(key, |out| millis(value, out)),
+            // The formatter's own.
+            _ if self.fields.len() < CORE_FIELDS && key != b"msg" => self.copy(field),
             b"fatal" if value == b"true" => self.raise_level(),
-            // Where the event stands in the source. An event's own field of that name comes later.
-            b"line" | b"file" if self.fields.len() == CORE_FIELDS => {}
-            // The same, of a record of the `log` crate.
+            // The same of a record of the `log` crate.
             b"log.file" | b"log.line" | b"log.module_path" => {}
             b"log.target" => self.put(b"target", |out| redact::json(value, out)),
             // What the event itself says of these has come before.
@@ -55,12 +75,14 @@ impl Guard {
             _ if redact::is_secret(key) => self.put(key, redact::mask),
             _ if SPLICED.contains(&key) => self.put(key, |out| splice(value, out)),
             _ if redact::may_hide_fields(value) => self.put(key, |out| redact::json(value, out)),
-            _ => {
-                self.enter(key);
-                self.out.extend_from_slice(field.whole);
-                self.out.push(b',');
-            }
+            _ => self.copy(field),
         }
+    }
+
+    fn copy(&mut self, field: &Given<'_>) {
+        self.enter(field.key);
+        self.out.extend_from_slice(field.whole);
+        self.out.push(b',');
     }
 
     fn put(&mut self, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
@@ -126,8 +148,8 @@ fn millis(value: &[u8], out: &mut Vec<u8>) {
 
 /// The JSON object that the string `value` holds, else the string.
 fn splice(value: &[u8], out: &mut Vec<u8>) {
-    let text = serde_json::from_slice::<String>(value);
-    match text.ok().and_then(|text| serde_json::from_str::<Map<String, Value>>(&text).ok()) {
+    let text = redact::unquote(value);
+    match text.and_then(|text| serde_json::from_str::<Map<String, Value>>(&text).ok()) {
         // Built anew, so on one line and without a key twice.
         Some(object) => redact::json(Value::Object(object).to_string().as_bytes(), out),
         None => redact::json(value, out),

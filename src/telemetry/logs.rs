@@ -3,17 +3,16 @@
 //! The formatter sees events only, never a span, so it prints no START and END lines, no prefixes and no fields of
 //! spans. What it makes of an event goes to the [`Sink`] at once, where no request waits: a [`Guard`] makes it fit to
 //! print on the way out.
-//!
-//! [`Guard`]: super::line::Guard
 use super::{
+    line::Guard,
     request,
     writer::{LOG, Sink},
 };
 use crate::config;
 use opentelemetry::trace::TraceContextExt;
+use serde_json::Value;
 use std::{
     cell::Cell,
-    collections::HashMap,
     io::{self, Write},
 };
 use tracing::{Event, Subscriber};
@@ -35,15 +34,19 @@ impl Lines {
     }
 
     pub(super) fn on(sink: &'static Sink, settings: &config::Telemetry) -> Self {
-        let fields = HashMap::from([
-            ("service".to_owned(), settings.service.clone().into()),
-            ("region".to_owned(), settings.region.clone().into()),
-            ("version".to_owned(), env!("CARGO_PKG_VERSION").into()),
-        ]);
-        let formatter =
-            BunyanFormattingLayer::with_default_fields(settings.service.clone(), Raw(sink), fields);
+        let formatter = BunyanFormattingLayer::new(settings.service.clone(), Raw(sink));
         Self { formatter: Registry::default().with(formatter) }
     }
+}
+
+/// What makes such lines fit to print.
+pub(super) fn guard(settings: &config::Telemetry) -> Guard {
+    let fields = [
+        ("service", &*settings.service),
+        ("region", &*settings.region),
+        ("version", env!("CARGO_PKG_VERSION")),
+    ];
+    Guard::new(fields.map(|(name, value)| (name, Value::from(value).to_string())).into())
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -52,7 +55,9 @@ impl<S: Subscriber> Layer<S> for Lines {
             let mut fields = JsonStorage::default();
             event.record(&mut fields);
             let core = fields.values().iter().filter(|(key, _)| is_core(key));
-            LEFT_OUT.set(core.map(|(key, value)| format!(r#","event_{key}":{value}"#)).collect());
+            let renamed = core.map(|(key, value)| format!(r#","event_{key}":{value}"#)).collect();
+            // Gone while the thread ends.
+            let _ = LEFT_OUT.try_with(|left_out| left_out.set(renamed));
         }
         self.formatter.event(event);
     }
@@ -76,7 +81,6 @@ impl Write for Raw {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let open = line.strip_suffix(b"}\n").unwrap_or(line);
         self.0.push(open, |out| {
-            // Gone while the thread ends.
             let left_out = LEFT_OUT.try_with(Cell::take).unwrap_or_default();
             out.extend_from_slice(left_out.as_bytes());
             request::with_current(|request| add_ids(request, out));
@@ -103,8 +107,11 @@ fn add_ids(request: &request::Request, out: &mut Vec<u8>) {
     let mut span = |context: &opentelemetry::Context| {
         let span = context.span();
         let ids = span.span_context();
-        let (trace, span) = (ids.trace_id(), ids.span_id());
-        ids.is_valid() && write!(out, r#","trace_id":"{trace}","span_id":"{span}""#).is_ok()
+        if ids.is_valid() {
+            add_id(br#","trace_id":""#, &ids.trace_id().to_bytes(), out);
+            add_id(br#","span_id":""#, &ids.span_id().to_bytes(), out);
+        }
+        ids.is_valid()
     };
     // The innermost span; without one entered, as in a destructor, the request's own.
     if !opentelemetry::Context::map_current(&mut span) {
@@ -112,6 +119,13 @@ fn add_ids(request: &request::Request, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(br#","request_id":"#);
     serde_json::to_writer(out, &*request.id).expect("writing text to memory cannot fail");
+}
+
+fn add_id(name: &[u8], id: &[u8], out: &mut Vec<u8>) {
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble & 15)];
+    out.extend_from_slice(name);
+    out.extend(id.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
+    out.push(b'"');
 }
 
 /// The `err` field of a log line, as pino writes it: `{"type","message","stack"}` with every cause in it.

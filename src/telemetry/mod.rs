@@ -49,7 +49,7 @@ pub fn init(settings: &config::Telemetry) -> anyhow::Result<Telemetry> {
             .with_tracked_inactivity(false)
             .with_filter(filter_fn(|metadata| metadata.is_span()))
     });
-    LOG.start(json).context("starting the log")?;
+    LOG.start(json.then(|| logs::guard(settings))).context("starting the log")?;
     Registry::default()
         .with(layer)
         .with(json.then(|| logs::Lines::new(settings)))

@@ -109,15 +109,14 @@ pub fn json(mut given: &[u8], out: &mut Vec<u8>) {
 }
 
 fn names_secret(quoted: &[u8]) -> bool {
-    let unescaped = || serde_json::from_slice::<String>(quoted).unwrap_or_default();
+    let unescaped = || unquote(quoted).unwrap_or_default();
     is_secret(quoted) || quoted.contains(&b'\\') && is_secret(unescaped().as_bytes())
 }
 
 /// JSON in the text keeps its shape. In what only looks like it, a `Debug` form or a truncated body, nobody can say
 /// where a secret ends: the rest is left out.
 fn string(quoted: &[u8], out: &mut Vec<u8>) {
-    let Some(text) = may_hide_fields(quoted).then(|| serde_json::from_slice::<String>(quoted).ok()).flatten()
-    else {
+    let Some(text) = may_hide_fields(quoted).then(|| unquote(quoted)).flatten() else {
         return out.extend_from_slice(quoted);
     };
     if text.trim_start().starts_with(['{', '[', '"']) && serde_json::from_str::<IgnoredAny>(&text).is_ok() {
@@ -129,6 +128,22 @@ fn string(quoted: &[u8], out: &mut Vec<u8>) {
         Some(at) => quote(&format!("{}{MASK}", &text[..at]), out),
         None => out.extend_from_slice(quoted),
     }
+}
+
+/// The text of a JSON string. Mostly all that is escaped in it are quotes, which is no work for a whole parser.
+pub fn unquote(quoted: &[u8]) -> Option<String> {
+    let mut text = Vec::with_capacity(quoted.len());
+    let mut rest = quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    while let Some(at) = memchr(b'\\', rest) {
+        let Some(escaped @ (b'"' | b'\\')) = rest.get(at + 1) else {
+            return serde_json::from_slice(quoted).ok();
+        };
+        text.extend_from_slice(&rest[..at]);
+        text.push(*escaped);
+        rest = &rest[at + 2..];
+    }
+    text.extend_from_slice(rest);
+    String::from_utf8(text).ok()
 }
 
 /// Where the secret starts in something like `password: …` or `"token" = …`. A path such as `token::parse` has none.

@@ -44,14 +44,14 @@ impl Sink {
         Self { state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new() }
     }
 
-    /// Starts the thread that writes to stdout: JSON lines past a [`Guard`], other text as it is.
+    /// Starts the thread that writes to stdout: JSON lines past their guard, other text as it is.
     ///
     /// # Errors
     /// When stdout is closed, or no thread can be made.
-    pub fn start(&'static self, json: bool) -> io::Result<()> {
+    pub fn start(&'static self, guard: Option<Guard>) -> io::Result<()> {
         // Around std's own stdout, whose line buffer would cut a batch in two and keep its rest after an error.
         let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-        self.start_on(std::fs::File::from(stdout), json.then(Guard::default))
+        self.start_on(std::fs::File::from(stdout), guard)
     }
 
     fn start_on(&'static self, out: impl Write + Send + 'static, guard: Option<Guard>) -> io::Result<()> {
@@ -210,8 +210,8 @@ mod tests {
 
     impl Sink {
         /// What would be printed.
-        pub fn taken(&self) -> String {
-            let mut printer = Printer { out: Vec::new(), guard: Some(Guard::default()) };
+        pub fn taken(&self, guard: Guard) -> String {
+            let mut printer = Printer { out: Vec::new(), guard: Some(guard) };
             assert_eq!(printer.print(&mem::take(&mut self.lock().pending)), 0);
             String::from_utf8(printer.out).unwrap()
         }

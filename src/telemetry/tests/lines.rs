@@ -18,7 +18,7 @@ pub fn raw_lines(work: impl FnOnce()) -> Vec<String> {
     let sink: &'static Sink = Box::leak(Box::new(Sink::new()));
     let subscriber = Registry::default().with(logs::Lines::on(sink, &settings));
     tracing::subscriber::with_default(subscriber, work);
-    sink.taken().lines().map(ToOwned::to_owned).collect()
+    sink.taken(logs::guard(&settings)).lines().map(ToOwned::to_owned).collect()
 }
 
 fn lines(work: impl FnOnce()) -> Vec<Value> {

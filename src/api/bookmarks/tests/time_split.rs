@@ -92,6 +92,8 @@ async fn the_parts_and_the_handlers_own_work_make_up_the_whole(pool: PgPool) {
     let router = Router::new().route("/work", get(work)).with_state(service.app.clone()).layer(layers);
 
     let lines = Lines::default();
+    // With one subscriber, tracing asks the thread that happens to log first, another test's, whether anyone listens.
+    let _second = tracing::Dispatch::new(Registry::default());
     let _log = tracing::subscriber::set_default(Registry::default().with(lines.clone()));
     let mut clients = JoinSet::new();
     for client in 0..AT_ONCE {
