@@ -2,14 +2,13 @@
 //! millisecond, errors and settings as objects.
 use super::redact;
 use serde_json::{Map, Value};
-use std::{mem, ops::Range};
+use std::mem;
 
 /// Fields whose text, when it is a JSON object, becomes part of the line instead of a quoted string.
 const SPLICED: [&[u8]; 3] = [b"err", b"routes", b"settings"];
 
-/// What the formatter puts in front of `line` and `file`: `v name msg level hostname pid time target`.
-const CORE_FIELDS: usize = 8;
-const LINE_AND_FILE: Range<usize> = CORE_FIELDS..CORE_FIELDS + 2;
+/// How many fields the formatter begins a line with: `v name msg level hostname pid time`. Then come `target line file`.
+const CORE_FIELDS: usize = 7;
 
 /// Rewrites lines, and keeps them until they are printed.
 #[derive(Default)]
@@ -41,66 +40,59 @@ impl Guard {
         self.seen = 0;
         self.out.push(b'{');
         let mut scan = Scan(line.get(1..).unwrap_or_default());
-        for at in 0.. {
-            match scan.field() {
-                // Where the event stands in the source. Its own fields of these names come later.
-                Some(_) if LINE_AND_FILE.contains(&at) => {}
-                Some(field) => self.field(&field),
-                None => break,
-            }
+        (0..CORE_FIELDS).map_while(|_| scan.field()).for_each(|field| self.core(&field));
+        let [target, _line, _file] = [(); 3].map(|()| scan.field().map_or(&b"null"[..], |field| field.value));
+        while let Some(field) = scan.field() {
+            self.field(&field);
         }
+        self.add(b"target", target);
         let base = mem::take(&mut self.base);
         for (key, value) in &base {
-            if !self.has(key.as_bytes()) {
-                self.put(key.as_bytes(), |out| out.extend_from_slice(value.as_bytes()));
-            }
+            self.add(key.as_bytes(), value.as_bytes());
         }
         self.base = base;
         self.out.pop_if(|last| *last == b',');
         self.out.extend_from_slice(b"}\n");
     }
 
-    fn field(&mut self, field: &Given<'_>) {
-        let Given { key, value, .. } = *field;
-        match key {
-            b"time" => self.put(key, |out| millis(value, out)),
-            // The formatter's own.
-            _ if self.fields.len() < CORE_FIELDS && key != b"msg" => self.copy(field),
-            b"fatal" if value == b"true" => self.raise_level(),
-            // The same of a record of the `log` crate.
-            b"log.file" | b"log.line" | b"log.module_path" => {}
-            b"log.target" => self.put(b"target", |out| redact::json(value, out)),
-            // What the event itself says of these has come before.
-            b"request_id" | b"trace_id" | b"span_id" if self.has(key) => {}
-            _ if redact::is_secret(key) => self.put(key, redact::mask),
-            _ if SPLICED.contains(&key) => self.put(key, |out| splice(value, out)),
-            _ if redact::may_hide_fields(value) => self.put(key, |out| redact::json(value, out)),
-            _ => self.copy(field),
+    fn core(&mut self, field: &Given<'_>) {
+        match field.key {
+            b"time" => self.put(b"time", |out| millis(field.value, out)),
+            b"msg" => self.field(field),
+            key => self.add(key, field.value),
         }
     }
 
-    fn copy(&mut self, field: &Given<'_>) {
-        self.enter(field.key);
-        self.out.extend_from_slice(field.whole);
-        self.out.push(b',');
+    /// Of two fields with the same key the first stays: what an event says itself comes before what is said of it.
+    fn field(&mut self, field: &Given<'_>) {
+        let Given { key, value } = *field;
+        match key {
+            _ if self.has(key) => {}
+            b"fatal" if value == b"true" => self.raise_level(),
+            // Where a record of the `log` crate comes from.
+            b"log.file" | b"log.line" | b"log.module_path" => {}
+            b"log.target" => self.field(&Given { key: b"target", value }),
+            _ if redact::is_secret(key) => self.add(key, redact::MASK),
+            _ if SPLICED.contains(&key) => self.put(key, |out| splice(value, out)),
+            _ if redact::may_hide_fields(value) => self.put(key, |out| redact::json(value, out)),
+            _ => self.add(key, value),
+        }
+    }
+
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        if !self.has(key) {
+            self.put(key, |out| out.extend_from_slice(value));
+        }
     }
 
     fn put(&mut self, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
-        self.enter(key);
+        self.seen |= bit(key);
+        self.fields.push(Field { start: self.out.len(), key: key.len() });
         self.out.push(b'"');
         self.out.extend_from_slice(key);
         self.out.extend_from_slice(b"\":");
         value(&mut self.out);
         self.out.push(b',');
-    }
-
-    /// Notes that a field follows; of two with the same key the later one stays.
-    fn enter(&mut self, key: &[u8]) {
-        if self.has(key) {
-            self.remove(key);
-        }
-        self.seen |= bit(key);
-        self.fields.push(Field { start: self.out.len(), key: key.len() });
     }
 
     fn has(&self, key: &[u8]) -> bool {
@@ -110,14 +102,6 @@ impl Guard {
     fn find(&self, key: &[u8]) -> Option<usize> {
         let same = |field: &Field| field.key == key.len() && &self.out[field.start + 1..][..field.key] == key;
         self.fields.iter().position(same)
-    }
-
-    fn remove(&mut self, key: &[u8]) {
-        let Some(at) = self.find(key) else { return };
-        let start = self.fields.remove(at).start;
-        let end = self.fields.get(at).map_or(self.out.len(), |next| next.start);
-        self.out.drain(start..end);
-        self.fields[at..].iter_mut().for_each(|field| field.start -= end - start);
     }
 
     /// Bunyan's level for what ends the process, which tracing lacks.
@@ -156,9 +140,7 @@ fn splice(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A field as it was written.
 struct Given<'a> {
-    whole: &'a [u8],
     /// Without its quotes.
     key: &'a [u8],
     value: &'a [u8],
@@ -171,10 +153,10 @@ impl<'a> Scan<'a> {
     /// `None` at the end, or where this is not the compact JSON that it should be: the rest is then left out.
     fn field(&mut self) -> Option<Given<'a>> {
         let key_end = redact::string_end(self.0)?;
-        let value_start = key_end + 1;
-        let end = value_start + redact::value_end(self.0.get(value_start..)?)?;
-        let (whole, rest) = self.0.split_at_checked(end)?;
+        let value = self.0.get(key_end + 1..)?;
+        let (value, rest) = value.split_at(redact::value_end(value)?);
+        let key = &self.0[1..key_end - 1];
         self.0 = rest.strip_prefix(b",").unwrap_or_default();
-        Some(Given { whole, key: &whole[1..key_end - 1], value: &whole[value_start..] })
+        Some(Given { key, value })
     }
 }

@@ -3,11 +3,7 @@
 //! The formatter sees events only, never a span, so it prints no START and END lines, no prefixes and no fields of
 //! spans. What it makes of an event goes to the [`Sink`] at once, where no request waits: a [`Guard`] makes it fit to
 //! print on the way out.
-use super::{
-    line::Guard,
-    request,
-    writer::{LOG, Sink},
-};
+use super::{line::Guard, request, writer::Sink};
 use crate::config;
 use opentelemetry::trace::TraceContextExt;
 use serde_json::Value;
@@ -19,23 +15,16 @@ use tracing::{Event, Subscriber};
 use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorage};
 use tracing_subscriber::{
     Layer, Registry,
-    fmt::MakeWriter,
-    layer::{Context, Layered, SubscriberExt},
+    layer::{Context, SubscriberExt},
 };
 
 /// Logs each event as one JSON line.
-pub struct Lines {
-    formatter: Layered<BunyanFormattingLayer<Raw>, Registry>,
-}
+pub struct Lines(Box<dyn Subscriber + Send + Sync>);
 
 impl Lines {
-    pub fn new(settings: &config::Telemetry) -> Self {
-        Self::on(&LOG, settings)
-    }
-
-    pub(super) fn on(sink: &'static Sink, settings: &config::Telemetry) -> Self {
-        let formatter = BunyanFormattingLayer::new(settings.service.clone(), Raw(sink));
-        Self { formatter: Registry::default().with(formatter) }
+    pub(super) fn new(sink: &'static Sink, settings: &config::Telemetry) -> Self {
+        let formatter = BunyanFormattingLayer::new(settings.service.clone(), move || Raw(sink));
+        Self(Box::new(Registry::default().with(formatter)))
     }
 }
 
@@ -59,7 +48,7 @@ impl<S: Subscriber> Layer<S> for Lines {
             // Gone while the thread ends.
             let _ = LEFT_OUT.try_with(|left_out| left_out.set(renamed));
         }
-        self.formatter.event(event);
+        self.0.event(event);
     }
 }
 
@@ -74,7 +63,6 @@ thread_local! {
 }
 
 /// Takes each line from the formatter, which writes it in one piece, and adds what only this thread knows.
-#[derive(Clone, Copy)]
 struct Raw(&'static Sink);
 
 impl Write for Raw {
@@ -91,14 +79,6 @@ impl Write for Raw {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Raw {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        *self
     }
 }
 

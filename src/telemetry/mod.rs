@@ -52,8 +52,8 @@ pub fn init(settings: &config::Telemetry) -> anyhow::Result<Telemetry> {
     LOG.start(json.then(|| logs::guard(settings))).context("starting the log")?;
     Registry::default()
         .with(layer)
-        .with(json.then(|| logs::Lines::new(settings)))
-        .with((!json).then(|| fmt::layer().with_writer(&LOG)))
+        .with(json.then(|| logs::Lines::new(&LOG, settings)))
+        .with((!json).then(|| fmt::layer().with_writer(|| &LOG)))
         .with(spans)
         .try_init()?;
     Ok(Telemetry { filter, provider })

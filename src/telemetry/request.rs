@@ -2,10 +2,7 @@
 //!
 //! One value per request, reachable from everything that runs inside it, so that a query knows the time left and a log
 //! line knows its request without either being passed along.
-use opentelemetry::{
-    context::FutureExt,
-    trace::{SpanContext, TraceContextExt},
-};
+use opentelemetry::context::FutureExt;
 use std::{
     net::IpAddr,
     sync::{
@@ -45,10 +42,6 @@ pub enum Part {
 impl Request {
     pub fn new(id: Box<str>, client: IpAddr, deadline: Instant, otel: opentelemetry::Context) -> Arc<Self> {
         Arc::new(Self { id, client, deadline, otel, account: OnceLock::new(), spent: Default::default() })
-    }
-
-    pub fn span_context(&self) -> SpanContext {
-        self.otel.span().span_context().clone()
     }
 
     /// Adds to the time spent in `part`; calls that overlap add up.

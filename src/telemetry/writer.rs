@@ -9,7 +9,6 @@ use std::{
     thread,
     time::Duration,
 };
-use tracing_subscriber::fmt::MakeWriter;
 
 /// What every log line of the process goes through.
 pub static LOG: Sink = Sink::new();
@@ -54,11 +53,14 @@ impl Sink {
         self.start_on(std::fs::File::from(stdout), guard)
     }
 
-    fn start_on(&'static self, out: impl Write + Send + 'static, guard: Option<Guard>) -> io::Result<()> {
+    fn start_on(
+        &'static self,
+        mut out: impl Write + Send + 'static,
+        mut guard: Option<Guard>,
+    ) -> io::Result<()> {
         self.lock().running = true;
-        let mut printer = Printer { out, guard };
         // A panic costs the lines at hand, not the log.
-        let run = move || while catch_unwind(AssertUnwindSafe(|| self.run(&mut printer))).is_err() {};
+        let run = move || while catch_unwind(AssertUnwindSafe(|| self.run(&mut out, &mut guard))).is_err() {};
         thread::Builder::new().name("log-writer".to_owned()).spawn(run).map(drop)
     }
 
@@ -99,11 +101,11 @@ impl Sink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, printer: &mut Printer<impl Write>) {
+    fn run(&self, out: &mut impl Write, guard: &mut Option<Guard>) {
         let (mut batch, mut unsaid) = (Vec::new(), 0);
         loop {
             unsaid += self.next(&mut batch);
-            let lost = printer.print(&batch);
+            let lost = print(out, guard, &batch);
             // What this batch needed, the next one needs too; after a burst the memory goes back.
             batch.shrink_to(FULL.max(batch.len()));
             batch.clear();
@@ -141,29 +143,22 @@ impl Sink {
     }
 }
 
-struct Printer<W> {
-    out: W,
-    guard: Option<Guard>,
-}
-
-impl<W: Write> Printer<W> {
-    /// Prints whole lines. Answers how many were lost.
-    fn print(&mut self, mut lines: &[u8]) -> u64 {
-        let Some(guard) = &mut self.guard else { return write_all(&mut self.out, lines) };
-        let mut lost = 0;
-        while !lines.is_empty() {
-            guard.out.clear();
-            while !lines.is_empty() && guard.out.len() < FULL {
-                let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
-                let (line, rest) = lines.split_at(end);
-                guard.rewrite(line);
-                lines = rest;
-            }
-            lost += write_all(&mut self.out, &guard.out);
-            guard.out.shrink_to(2 * FULL);
+/// Prints whole lines, past `guard` if there is one. Answers how many were lost.
+fn print(out: &mut impl Write, guard: &mut Option<Guard>, mut lines: &[u8]) -> u64 {
+    let Some(guard) = guard else { return write_all(out, lines) };
+    let mut lost = 0;
+    while !lines.is_empty() {
+        guard.out.clear();
+        while !lines.is_empty() && guard.out.len() < FULL {
+            let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
+            let (line, rest) = lines.split_at(end);
+            guard.rewrite(line);
+            lines = rest;
         }
-        lost
+        lost += write_all(out, &guard.out);
+        guard.out.shrink_to(2 * FULL);
     }
+    lost
 }
 
 /// Writes what can be written. Answers how many lines were lost to an error, a closed pipe for example.
@@ -181,14 +176,6 @@ fn write_all(out: &mut impl Write, mut bytes: &[u8]) -> u64 {
 }
 
 /// For the `pretty` format, which needs no guard in between.
-impl<'a> MakeWriter<'a> for &'static Sink {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        self
-    }
-}
-
 impl Write for &'static Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line, |_| {});
@@ -211,9 +198,9 @@ mod tests {
     impl Sink {
         /// What would be printed.
         pub fn taken(&self, guard: Guard) -> String {
-            let mut printer = Printer { out: Vec::new(), guard: Some(guard) };
-            assert_eq!(printer.print(&mem::take(&mut self.lock().pending)), 0);
-            String::from_utf8(printer.out).unwrap()
+            let mut out = Vec::new();
+            assert_eq!(print(&mut out, &mut Some(guard), &mem::take(&mut self.lock().pending)), 0);
+            String::from_utf8(out).unwrap()
         }
     }
 

@@ -16,7 +16,7 @@ pub fn raw_lines(work: impl FnOnce()) -> Vec<String> {
         traces: false,
     };
     let sink: &'static Sink = Box::leak(Box::new(Sink::new()));
-    let subscriber = Registry::default().with(logs::Lines::on(sink, &settings));
+    let subscriber = Registry::default().with(logs::Lines::new(sink, &settings));
     tracing::subscriber::with_default(subscriber, work);
     sink.taken(logs::guard(&settings)).lines().map(ToOwned::to_owned).collect()
 }
