@@ -142,10 +142,12 @@ fn the_house_is_read_in_an_evening() {
         let code = product.lines().filter(|line| !line.trim().is_empty() && !line.trim().starts_with("//"));
         *rooms.entry(room(&path)).or_default() += code.count();
     }
+    // That room is the service's own, and may grow.
+    rooms.remove("api");
     for (room, lines) in &rooms {
         assert!(*lines <= 1200, "{room} has {lines} lines of code");
     }
-    assert!(rooms.values().sum::<usize>() <= 6000, "{rooms:?}");
+    assert!(rooms.values().sum::<usize>() <= 5500, "{rooms:?}");
 }
 
 #[test]
