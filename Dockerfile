@@ -12,7 +12,10 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends musl-tools \
  && rm -rf /var/lib/apt/lists/*
-ENV TARGET_CC=musl-gcc
+# The second tells jemalloc what it does not find out by itself there: that it may ask the unwinder for the stacks of its
+# heap profiles. Otherwise it goes by frame pointers, of which there are none, and the first sample ends the process.
+ENV TARGET_CC=musl-gcc \
+    ac_cv_lib_gcc__Unwind_Backtrace=yes
 # Writes into the binary which crates it is made of, where vulnerability scanners look.
 RUN cargo install --locked cargo-auditable@0.7.7
 RUN rustup target add "$(uname -m)-unknown-linux-musl"
