@@ -25,8 +25,8 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY drill/Cargo.toml drill/
-RUN mkdir src drill/src \
- && touch src/lib.rs drill/src/lib.rs \
+RUN mkdir src drill/src benches \
+ && touch src/lib.rs drill/src/lib.rs benches/paths.rs \
  && echo 'fn main() {}' >src/main.rs \
  && cargo auditable build --locked --release --bin server --target "$(uname -m)-unknown-linux-musl"
 
