@@ -40,14 +40,11 @@ impl Alice {
     }
 }
 
-/// `part` took at least `at_least` milliseconds and most of the request's time; no other took a fifth.
+/// `part` took at least so many milliseconds, and more than all others together.
 fn assert_blamed(part: &str, at_least: f64, line: &Value) {
     let of = |name: &str| line[name].as_f64().unwrap();
-    assert!(of(part) >= at_least, "{part}: {line}");
-    assert!(of(part) >= of("latency_ms") * 0.6, "{part}: {line}");
-    for other in PARTS.iter().filter(|other| **other != part) {
-        assert!(of(other) < of("latency_ms") * 0.3, "{other}, not {part}: {line}");
-    }
+    let others: f64 = PARTS.iter().filter(|other| **other != part).map(|other| of(other)).sum();
+    assert!(of(part) >= at_least && of(part) > others, "{part}: {line}");
 }
 
 async fn proxy_for(url: &str, port: u16) -> Proxy {
