@@ -125,7 +125,7 @@ fn settings(files: &Files, faults: &mut Faults) {
     faults.unless(pods as usize * config.database_max_connections <= 96, "too many connections for Postgres");
     // In MiB, as measured: the process itself, each connection with the first bytes of a body, all larger bodies
     // together (`LARGE` in src/http/body.rs), and a password hash on each core.
-    let worst = 16 + config.max_connections * (27 + 16) / 1024 + 64 + 19 * config.worker_threads;
+    let worst = 17 + config.max_connections * (23 + 16) / 1024 + 64 + 19 * config.worker_threads;
     let memory = &server["resources"]["limits"]["memory"];
     let limit: usize =
         memory.as_str().and_then(|limit| limit.strip_suffix("Mi")?.parse().ok()).unwrap_or_default();
