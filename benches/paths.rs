@@ -17,9 +17,14 @@ use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
+use tikv_jemallocator::Jemalloc;
 use tower::ServiceExt;
 use tracing_bunyan_formatter::{BunyanFormattingLayer, JsonStorageLayer};
 use tracing_subscriber::{Registry, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 const ROUNDS: usize = 5;
 /// Name, what it is, how often it runs.
