@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use jemalloc_pprof::{PROF_CTL, StackProfile, WeightedStack};
+use nix::sys::signal::{Signal, raise};
 use pprof::{ProfilerGuard, UnresolvedReport};
 use serde::Deserialize;
 use std::{collections::HashMap, ffi::c_void, path::Path, sync::Arc, time::Duration};
@@ -55,17 +56,16 @@ pub async fn cpu(
         return Err(Problem::invalid("seconds", format!("must be 1 to {LONGEST}")));
     }
     let turn = turn.take()?;
-    // Off the runtime, since it puts names to addresses right away.
     let profiler = blocking(|| {
         find_room();
+        prepare_unwinder()?;
         Ok(ProfilerGuard::new(FREQUENCY)?)
     });
     let profiler = profiler.await?;
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let stacks = move || {
         let _turn = turn;
-        // The handler was called by what the kernel makes it return to.
-        Ok(end_before("perf_signal_handler", 1, cpu_stacks(&profiler.report().build_unresolved()?)))
+        Ok(cpu_stacks(&profiler.report().build_unresolved()?))
     };
     answer(stacks, ["cpu", "nanoseconds"], &headers).await
 }
@@ -81,7 +81,7 @@ pub async fn heap(State(turn): State<Turn>, headers: HeaderMap) -> Result<Respon
     let stacks = move || {
         let _turn = turn;
         find_room();
-        Ok(end_before("_rjem_", 0, jemalloc.blocking_lock().dump_profile()?))
+        Ok(without_allocator(jemalloc.blocking_lock().dump_profile()?))
     };
     answer(stacks, ["inuse_space", "bytes"], &headers).await
 }
@@ -93,24 +93,31 @@ fn find_room() {
     }
 }
 
+/// The unwinder reads the program's tables in its first signal, and allocates then: that one must not interrupt an
+/// allocation. So it is sent to this thread, before the clock that sends the others ticks for the first time.
+fn prepare_unwinder() -> anyhow::Result<()> {
+    let _once_per_second = ProfilerGuard::new(1)?;
+    Ok(raise(Signal::SIGPROF)?)
+}
+
 fn cpu_stacks(report: &UnresolvedReport) -> StackProfile {
     let mut profile = StackProfile::default();
     let period = 1e9 / f64::from(FREQUENCY);
     for (stack, count) in &report.data {
         // Root first; a walk may have ended at address 0.
-        let addrs = stack.frames.iter().rev().map(|frame| frame.ip() as usize);
+        let addrs = stack.frames.iter().rev().map(|frame| frame.ip);
         let addrs = addrs.filter(|address| *address > 0).collect();
         profile.push_stack(WeightedStack { addrs, weight: *count as f64 * period }, None);
     }
     profile
 }
 
-/// Takes the profiler's own frames off: those from the one that begins with `own`, and as many `before` it.
-fn end_before(own: &str, before: usize, mut profile: StackProfile) -> StackProfile {
+/// Ends each stack where the allocator begins.
+fn without_allocator(mut profile: StackProfile) -> StackProfile {
     let mut names = Names::default();
     for (stack, _) in &mut profile.stacks {
-        let begins = |address: &usize| names.of(*address).iter().any(|name| name.starts_with(own));
-        let end = stack.addrs.iter().position(begins).map(|at| at.saturating_sub(before));
+        let own = |address: &usize| names.of(*address).iter().any(|name| name.starts_with("_rjem_"));
+        let end = stack.addrs.iter().position(own);
         stack.addrs.truncate(end.unwrap_or(stack.addrs.len()));
     }
     profile
