@@ -24,8 +24,10 @@ pub async fn insert(db: &Postgres, account: Uuid, text: &str) -> Result<Note, Er
 const FIND: &str = "SELECT id, text, created_at FROM notes WHERE id = $1 AND account_id = $2";
 
 pub async fn find(db: &Postgres, account: Uuid, id: Uuid) -> Result<Option<Note>, Error> {
-    let find = sqlx::query_as(FIND).bind(id).bind(account);
-    db.run("SELECT notes", async |conn| find.fetch_optional(conn).await).await
+    db.read("SELECT notes", async |conn| {
+        sqlx::query_as(FIND).bind(id).bind(account).fetch_optional(conn).await
+    })
+    .await
 }
 
 const LIST: &str = "SELECT id, text, created_at FROM notes \
@@ -39,8 +41,10 @@ pub async fn list(
     cursor: Option<Uuid>,
 ) -> Result<Vec<Note>, Error> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let list = sqlx::query_as(LIST).bind(account).bind(cursor).bind(limit);
-    db.run("SELECT notes", async |conn| list.fetch_all(conn).await).await
+    db.read("SELECT notes", async |conn| {
+        sqlx::query_as(LIST).bind(account).bind(cursor).bind(limit).fetch_all(conn).await
+    })
+    .await
 }
 
 /// `false` when there was none.

@@ -29,14 +29,14 @@ pub async fn insert(
 pub async fn find_by_email(db: &Postgres, email: &str) -> Result<Option<(Account, String)>, Error> {
     let sql = "SELECT id, email, created_at, password_hash FROM accounts WHERE lower(email) = lower($1)";
     let found: Option<(Uuid, String, DateTime<Utc>, String)> = db
-        .run("SELECT accounts", async |conn| sqlx::query_as(sql).bind(email).fetch_optional(conn).await)
+        .read("SELECT accounts", async |conn| sqlx::query_as(sql).bind(email).fetch_optional(conn).await)
         .await?;
     Ok(found.map(|(id, email, created_at, hash)| (Account { id, email, created_at }, hash)))
 }
 
 pub async fn password_hash(db: &Postgres, id: Uuid) -> Result<Option<String>, Error> {
     let sql = "SELECT password_hash FROM accounts WHERE id = $1";
-    db.run("SELECT accounts", async |conn| sqlx::query_scalar(sql).bind(id).fetch_optional(conn).await).await
+    db.read("SELECT accounts", async |conn| sqlx::query_scalar(sql).bind(id).fetch_optional(conn).await).await
 }
 
 pub async fn update_password(conn: &mut PgConnection, id: Uuid, password_hash: &str) -> sqlx::Result<()> {

@@ -37,7 +37,7 @@ const FIND: &str = "SELECT id, url, title, tags, version, created_at, updated_at
     WHERE id = $1 AND account_id = $2";
 
 pub async fn find(db: &Postgres, account: Uuid, id: Uuid) -> Result<Option<Bookmark>, Error> {
-    db.run("SELECT bookmarks", async |conn| {
+    db.read("SELECT bookmarks", async |conn| {
         sqlx::query_as(FIND).bind(id).bind(account).fetch_optional(conn).await
     })
     .await
@@ -55,12 +55,11 @@ pub async fn list(
     cursor: Option<Uuid>,
     tag: Option<&str>,
 ) -> Result<Vec<Bookmark>, Error> {
-    let list = sqlx::query_as(LIST)
-        .bind(account)
-        .bind(cursor)
-        .bind(tag)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-    db.run("SELECT bookmarks", async |conn| list.fetch_all(conn).await).await
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    db.read("SELECT bookmarks", async |conn| {
+        sqlx::query_as(LIST).bind(account).bind(cursor).bind(tag).bind(limit).fetch_all(conn).await
+    })
+    .await
 }
 
 const REPLACE: &str = "UPDATE bookmarks SET url = $4, title = $5, tags = $6, version = version + 1, updated_at = now() \

@@ -18,9 +18,14 @@ const PING: Duration = Duration::from_millis(300);
 /// Minutes after which a connection is replaced, so that load spreads over the servers behind one address. Drawn anew
 /// for each, so that those made together do not end together.
 const LIFE: std::ops::RangeInclusive<u64> = 25..=30;
-/// The server's copies of our limits: it stops what its client has given up.
-const LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "5s"), ("lock_timeout", "2s"), ("idle_in_transaction_session_timeout", "10s")];
+/// The server's copies of our limits; and so often it looks whether its client is still there, and stops what nobody
+/// waits for.
+const LIMITS: [(&str, &str); 4] = [
+    ("statement_timeout", "5s"),
+    ("lock_timeout", "2s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("client_connection_check_interval", "1s"),
+];
 
 /// Makes connections, and judges whether one may be used again.
 pub(super) struct Links(Mutex<Policy>);

@@ -61,23 +61,23 @@ impl Postgres {
         operation: &'static str,
         work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, Error> {
-        let mut call = Call::postgres(operation);
+        let outcome = self.attempt(operation, Instant::now() + request::at_most(WORK), work).await;
+        outcome.map_err(Error::Unavailable)?.map_err(Error::from)
+    }
+
+    /// As [`Postgres::run`], for what changes nothing: when the connection turns out to be dead, or to hold a plan from
+    /// before a migration, `work` is done once more on another one.
+    pub async fn read<T>(
+        &self,
+        operation: &'static str,
+        work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T> + Clone,
+    ) -> Result<T, Error> {
         let deadline = Instant::now() + request::at_most(WORK);
-        let lease = self.acquire().await;
-        metrics::db_wait(call.elapsed());
-        let mut lease = lease
-            .inspect_err(|_| call.fail("no_connection"))
-            .context(operation)
-            .map_err(Error::Unavailable)?;
-        let Ok(result) = timeout_at(deadline, work(lease.connection())).await else {
-            call.fail("timeout");
-            return Err(Error::Unavailable(anyhow!("no answer in time").context(operation)));
-        };
-        lease.settle(&result);
-        if result.is_err() {
-            call.fail("query");
+        let mut outcome = self.attempt(operation, deadline, work.clone()).await;
+        if matches!(&outcome, Ok(Err(error)) if error::spoils_connection(error)) {
+            outcome = self.attempt(operation, deadline, work).await;
         }
-        result.map_err(Error::from)
+        outcome.map_err(Error::Unavailable)?.map_err(Error::from)
     }
 
     /// Runs `work` in one transaction: kept when it returns `Ok`, undone when it returns `Err` or is dropped half way.
@@ -109,7 +109,7 @@ impl Postgres {
     pub async fn missing_migrations(&self, versions: &[i64]) -> Result<i64, Error> {
         const SQL: &str = "SELECT count(*) FROM unnest($1) AS version \
             WHERE version NOT IN (SELECT version FROM _sqlx_migrations WHERE success)";
-        let ask = self.run("SELECT _sqlx_migrations", async |conn| {
+        let ask = self.read("SELECT _sqlx_migrations", async |conn| {
             sqlx::query_scalar(SQL).bind(versions).fetch_one(conn).await
         });
         match timeout(CHECK, ask).await {
@@ -146,6 +146,28 @@ impl Postgres {
             }
         };
         drop(timeout(GOODBYE, goodbye).await);
+    }
+
+    /// What `work` returned, or why it had no connection or no time to return.
+    async fn attempt<T>(
+        &self,
+        operation: &'static str,
+        deadline: Instant,
+        work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> anyhow::Result<sqlx::Result<T>> {
+        let mut call = Call::postgres(operation);
+        let lease = self.acquire().await;
+        metrics::db_wait(call.elapsed());
+        let mut lease = lease.inspect_err(|_| call.fail("no_connection")).context(operation)?;
+        let Ok(result) = timeout_at(deadline, work(lease.connection())).await else {
+            call.fail("timeout");
+            return Err(anyhow!("no answer in time").context(operation));
+        };
+        lease.settle(&result);
+        if result.is_err() {
+            call.fail("query");
+        }
+        Ok(result)
     }
 
     async fn acquire(&self) -> anyhow::Result<Lease> {

@@ -106,6 +106,56 @@ async fn a_changed_result_type_fails_once(_: PgPoolOptions, options: PgConnectOp
 }
 
 #[sqlx::test]
+async fn a_read_survives_a_changed_result_type(_: PgPoolOptions, options: PgConnectOptions) {
+    let db = postgres(&options, 1);
+    let columns = async || {
+        let all =
+            async |conn: &mut PgConnection| sqlx::query("SELECT * FROM accounts").fetch_optional(conn).await;
+        db.read("test", all).await
+    };
+    columns().await.unwrap();
+    execute(&db, "ALTER TABLE accounts ADD COLUMN more int").await.unwrap();
+    columns().await.unwrap();
+}
+
+#[sqlx::test]
+async fn a_read_survives_the_end_of_every_session_and_a_write_does_not(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let (db, other) = (postgres(&options, 5), postgres(&options, 1));
+    let end_all = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    hold(&db, 5).await;
+    execute(&other, end_all).await.unwrap();
+    let read = async |conn: &mut PgConnection| sqlx::query("SELECT 1").fetch_one(conn).await;
+    db.read("test", read).await.unwrap();
+    hold(&db, 5).await;
+    execute(&other, end_all).await.unwrap();
+    assert!(matches!(execute(&db, "DELETE FROM accounts").await, Err(Error::Unavailable(_))));
+}
+
+#[sqlx::test]
+async fn what_nobody_waits_for_ends_in_the_server(_: PgPoolOptions, options: PgConnectOptions) {
+    let (db, other) = (postgres(&options, 1), postgres(&options, 1));
+    let abandoned = timeout(Duration::from_millis(100), execute(&db, "SELECT pg_sleep(4)")).await;
+    assert!(abandoned.is_err());
+    assert_eq!(db.connections(), (0, 0), "its place is free at once");
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(4)'
+        AND datname = current_database() AND state = 'active'";
+    let start = Instant::now();
+    let count = async || {
+        let ask =
+            async |conn: &mut PgConnection| sqlx::query_scalar::<_, i64>(sleeping).fetch_one(conn).await;
+        other.read("test", ask).await.unwrap()
+    };
+    while count().await > 0 {
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[sqlx::test]
 async fn a_locked_row_is_waited_for_two_seconds(_: PgPoolOptions, options: PgConnectOptions) {
     let db = postgres(&options, 2);
     let locked: Result<(), Error> = db
