@@ -1,4 +1,8 @@
 //! Calls to other services over HTTP: the only maker of HTTP clients.
+mod error;
+
+pub use error::Error;
+
 use super::breaker::Breaker;
 use crate::{
     config::Secret,
@@ -13,11 +17,11 @@ use opentelemetry::KeyValue;
 use reqwest::{Client, Method, Response, StatusCode, header, redirect};
 use serde::de::DeserializeOwned;
 use std::{
-    error, fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tower::retry::budget::{Budget, TpsBudget};
 use url::Url;
 
 const CONNECT: Duration = Duration::from_secs(1);
@@ -29,6 +33,12 @@ const LIFE: Duration = Duration::from_mins(5);
 /// Longest body that is read, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
+/// A call that failed for no fault of its own is made again after a random part of these, so that callers who failed
+/// together do not come back together.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(100)];
+/// Such further attempts per call, over the last 10 s: an upstream that is down gets hardly more to do.
+const RETRIES: f32 = 0.1;
+
 /// A handle on one upstream. Clones share its connections and its breaker.
 #[derive(Clone)]
 pub struct Outbound(Arc<Upstream>);
@@ -38,25 +48,13 @@ struct Upstream {
     base: Url,
     timeout: Duration,
     breaker: Breaker,
+    retries: TpsBudget,
 }
 
 /// A client and when to replace it.
 struct Fresh {
     client: Client,
     expires: Instant,
-}
-
-/// Why a call has no result.
-#[derive(Debug)]
-pub enum Error {
-    /// Not called: too many calls have failed lately.
-    Open { retry_after: Duration },
-    /// Not done in time.
-    Timeout,
-    /// An error status, no JSON, too long, or not of the expected shape.
-    BadAnswer(anyhow::Error),
-    /// Refused, broken off, or its name is unknown.
-    Unreachable(anyhow::Error),
 }
 
 impl Outbound {
@@ -70,7 +68,8 @@ impl Outbound {
         let base = Url::parse(base.expose()).ok().context("not a URL")?;
         ensure!(matches!(base.scheme(), "http" | "https") && base.has_host(), "not an HTTP URL");
         let (client, breaker) = (Mutex::new(Fresh::new()?), Breaker::new(Instant::now()));
-        Ok(Self(Arc::new(Upstream { client, base, timeout, breaker })))
+        let retries = TpsBudget::new(Duration::from_secs(10), 0, RETRIES);
+        Ok(Self(Arc::new(Upstream { client, base, timeout, breaker, retries })))
     }
 
     /// Whether it has answered well enough lately to be called.
@@ -79,7 +78,7 @@ impl Outbound {
     }
 
     /// Fetches the JSON at `path` below the base URL. Takes at most this client's time-out, less when the request has
-    /// less time left, and reads at most 64 KiB.
+    /// less time left, reads at most 64 KiB, and tries again within that when there is no answer or only a gateway's.
     ///
     /// # Errors
     /// As the variants of [`Error`] say. Each one but `Open` counts against the upstream, unless it only declined this
@@ -111,7 +110,7 @@ impl Upstream {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<anyhow::Result<T>, Error> {
-        let response = self.send(self.url(path, query)).await?;
+        let response = self.send_or_retry(self.url(path, query)).await?;
         let status = response.status();
         if declines(status) {
             return Ok(Err(anyhow!("status {status}")));
@@ -124,6 +123,19 @@ impl Upstream {
         }
         let body = read(response).await?;
         serde_json::from_slice(&body).map(Ok).map_err(|error| Error::BadAnswer(misread(&error)))
+    }
+
+    /// Makes up to three attempts, as far as the budget of retries goes.
+    async fn send_or_retry(&self, url: Url) -> Result<Response, Error> {
+        self.retries.deposit();
+        for longest in PAUSES {
+            let result = self.send(url.clone()).await;
+            if !is_passing(&result) || !self.retries.withdraw() {
+                return result;
+            }
+            sleep(longest.mul_f64(rand::random())).await;
+        }
+        self.send(url).await
     }
 
     /// Sends the request under a span of its own, and counts how it went.
@@ -177,6 +189,13 @@ fn declines(status: StatusCode) -> bool {
     status.is_client_error() && !matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }
 
+fn is_passing(result: &Result<Response, Error>) -> bool {
+    match result {
+        Ok(response) => matches!(response.status().as_u16(), 502..=504),
+        Err(error) => matches!(error, Error::Unreachable(_)),
+    }
+}
+
 fn is_json(response: &Response) -> bool {
     let named = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence =
@@ -215,46 +234,6 @@ impl Fresh {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MAX_IDLE);
         Ok(Self { client: builder.build()?, expires: Instant::now() + LIFE })
-    }
-}
-
-impl Error {
-    /// For metrics and spans.
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Open { .. } => "open",
-            Self::Timeout => "timeout",
-            Self::BadAnswer(_) => "bad_answer",
-            Self::Unreachable(_) => "unreachable",
-        }
-    }
-
-    fn of(error: reqwest::Error) -> Self {
-        if error.is_timeout() {
-            return Self::Timeout;
-        }
-        // The URL may hold what a user has typed.
-        Self::Unreachable(error.without_url().into())
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Open { .. } => "the upstream has failed too often lately",
-            Self::Timeout => "the upstream did not answer in time",
-            Self::BadAnswer(_) => "the upstream gave a bad answer",
-            Self::Unreachable(_) => "the upstream cannot be reached",
-        })
-    }
-}
-
-impl error::Error for Error {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Self::BadAnswer(error) | Self::Unreachable(error) => Some(error.as_ref()),
-            Self::Open { .. } | Self::Timeout => None,
-        }
     }
 }
 

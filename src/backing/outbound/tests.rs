@@ -7,7 +7,10 @@ use axum::{
     routing::get,
 };
 use serde_json::Value;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -39,6 +42,10 @@ async fn upstream() -> (Outbound, JoinSet<()>) {
         .fallback(async |uri: Uri, headers: HeaderMap| {
             Json([uri.to_string(), headers["user-agent"].to_str().unwrap().to_owned()])
         });
+    serve(router).await
+}
+
+async fn serve(router: Router) -> (Outbound, JoinSet<()>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut server = JoinSet::new();
@@ -147,6 +154,29 @@ async fn failures_open_the_breaker() {
     let (outbound, mut server) = upstream().await;
     server.shutdown().await;
     assert!(matches!(ask_often(&outbound, "one").await, Err(Error::Open { .. })));
+}
+
+#[tokio::test]
+async fn a_failed_call_is_made_again_within_a_tenth_of_all() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (count, calls) = (Arc::clone(&calls), || calls.load(Relaxed));
+    // Every second answer is a gateway's.
+    let flaky = get(async move || match count.fetch_add(1, Relaxed) % 2 {
+        0 => Err(StatusCode::SERVICE_UNAVAILABLE),
+        _ => Ok(Json(1)),
+    });
+    let (outbound, _server) = serve(Router::new().route("/base/flaky", flaky)).await;
+    // The breaker must not open: nine calls leave too little for a retry.
+    for _ in 0..9 {
+        ask(&outbound, "flaky").await.ok();
+    }
+    assert_eq!(calls(), 9);
+    assert!(ask(&outbound, "flaky").await.is_ok());
+    assert_eq!(calls(), 10, "the tenth call was well");
+    assert!(ask(&outbound, "flaky").await.is_ok());
+    assert_eq!(calls(), 12, "and the eleventh made again");
+    assert!(ask(&outbound, "flaky").await.is_err());
+    assert_eq!(calls(), 13, "for the next there is nothing left");
 }
 
 #[tokio::test]
