@@ -5,6 +5,7 @@
 //! - [`outbound`]: another service over HTTP; [`breaker`] spares one that keeps failing
 //! - [`passwords`]: hashing, off the runtime's threads
 //! - [`migrate`]: brings the schema up to date
+//! - [`rotation`]: follows secrets that change
 pub mod breaker;
 pub mod idempotency;
 pub mod migrate;
@@ -14,3 +15,4 @@ pub mod postgres;
 #[cfg(test)]
 mod proxy;
 pub mod redis;
+pub mod rotation;

@@ -79,12 +79,12 @@ impl<'a> Reader<'a> {
 
     /// A required URL that holds a password, given as it is or in a file.
     pub fn secret_url(&mut self, name: &'static str, file_name: &'static str, schemes: &[&str]) -> Secret {
-        let value = match (self.given(name), self.given(file_name)) {
-            (Some(value), None) => value,
+        let secret = match (self.given(name), self.given(file_name)) {
+            (Some(value), None) => Secret::from(value),
             (None, Some(path)) => {
                 self.effective.push((file_name, path.clone()));
-                match std::fs::read_to_string(&path) {
-                    Ok(value) => value.trim().to_owned(),
+                match Secret::read(path.clone().into()) {
+                    Ok(secret) => secret,
                     Err(error) => {
                         return self.refuse(format!("{file_name}={path:?} cannot be read: {error}"));
                     }
@@ -100,10 +100,11 @@ impl<'a> Reader<'a> {
                 ));
             }
         };
-        match Url::parse(&value).ok().filter(|url| schemes.contains(&url.scheme()) && url.has_host()) {
+        let url = Url::parse(secret.expose()).ok();
+        match url.filter(|url| schemes.contains(&url.scheme()) && url.has_host()) {
             Some(url) => {
                 self.effective.push((name, masked(&url)));
-                Secret(value)
+                secret
             }
             None => self.refuse(format!("{name} must be a {}:// URL (its value is not shown)", schemes[0])),
         }
@@ -111,7 +112,7 @@ impl<'a> Reader<'a> {
 
     fn refuse(&mut self, error: String) -> Secret {
         self.errors.push(error);
-        Secret(String::new())
+        Secret::from(String::new())
     }
 
     /// The URL as given; it may hold a password.
@@ -127,7 +128,7 @@ impl<'a> Reader<'a> {
                 .errors
                 .push(format!("{name} must be an http:// or https:// URL (its value is not shown)")),
         }
-        Some(Secret(value))
+        Some(Secret::from(value))
     }
 
     pub fn telemetry(&mut self) -> Telemetry {
@@ -149,13 +150,14 @@ impl<'a> Reader<'a> {
         });
         let endpoint = self.optional_url("OTEL_EXPORTER_OTLP_ENDPOINT").is_some()
             | self.optional_url("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").is_some();
-        Telemetry {
-            service,
-            region,
-            log_level,
-            log_format,
-            traces: endpoint && !disabled && exporter == "otlp",
+        for name in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] {
+            self.with(name, "http/protobuf", "the one protocol that is spoken", |v| {
+                (v == "http/protobuf").then_some(())
+            });
         }
+        let span_queue = self.at_least_one("OTEL_BSP_MAX_QUEUE_SIZE", "2048");
+        let traces = endpoint && !disabled && exporter == "otlp";
+        Telemetry { service, region, log_level, log_format, traces, span_queue }
     }
 
     pub fn cross_check(&mut self, config: &Config) {

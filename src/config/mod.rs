@@ -5,8 +5,9 @@ mod tests;
 
 pub use env::{is_log_filter, parse_duration};
 use std::{
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -61,6 +62,8 @@ pub struct Telemetry {
     pub log_format: LogFormat,
     /// Whether spans are exported: an OTLP endpoint is set and nothing switches tracing off.
     pub traces: bool,
+    /// Spans that may wait for the collector.
+    pub span_queue: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,17 +81,35 @@ pub struct Rate {
 
 /// A value that never reaches a log: its `Debug` form is a mask.
 #[derive(Clone, PartialEq)]
-pub struct Secret(String);
+pub struct Secret {
+    value: String,
+    file: Option<PathBuf>,
+}
 
 impl Secret {
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.value
+    }
+
+    /// What its file holds now, if that is something else; `None` as well when it came from no file. Blocks.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn renewed(&self) -> io::Result<Option<Self>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        Self::read(file.clone()).map(|now| (now != *self).then_some(now))
+    }
+
+    fn read(file: PathBuf) -> io::Result<Self> {
+        // People end it with a new line.
+        let value = std::fs::read_to_string(&file)?.trim().to_owned();
+        Ok(Self { value, file: Some(file) })
     }
 }
 
 impl From<String> for Secret {
     fn from(value: String) -> Self {
-        Self(value)
+        Self { value, file: None }
     }
 }
 

@@ -71,7 +71,15 @@ fn a_secret_may_come_from_a_file() {
     let config = read(&[("DATABASE_URL", ""), ("DATABASE_URL_FILE", &path)]).expect("valid");
     assert_eq!(config.database_url.expose(), "postgres://u:p@elsewhere/d");
     assert!(read(&[("DATABASE_URL_FILE", &path)]).is_err(), "given twice");
+
+    assert_eq!(config.database_url.renewed().expect("readable"), None);
+    std::fs::write(&file, "postgres://u:new@elsewhere/d").expect("writable");
+    let renewed = config.database_url.renewed().expect("readable").expect("changed");
+    assert_eq!(renewed.expose(), "postgres://u:new@elsewhere/d");
+    assert_eq!(renewed.renewed().expect("readable"), None);
     std::fs::remove_file(file).expect("removable");
+    assert!(renewed.renewed().is_err());
+    assert_eq!(config.redis_url.renewed().expect("no file to read"), None);
 }
 
 #[test]
@@ -81,6 +89,14 @@ fn tracing_is_on_only_with_an_endpoint_and_unless_switched_off() {
     assert!(traces(&[endpoint]));
     assert!(!traces(&[endpoint, ("OTEL_SDK_DISABLED", "true")]));
     assert!(!traces(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]));
+}
+
+#[test]
+fn a_protocol_that_is_not_spoken_is_refused() {
+    for name in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] {
+        assert!(read(&[(name, "http/protobuf")]).is_ok());
+        assert!(read(&[(name, "grpc")]).expect_err(name)[0].contains("for example http/protobuf"));
+    }
 }
 
 #[test]

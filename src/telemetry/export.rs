@@ -18,32 +18,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Spans that may wait for the collector, the standard's default.
-const QUEUE: usize = 2048;
 /// A collector that is down is a warning this often, not once per batch.
 const REMINDER: Duration = Duration::from_secs(60);
 
-pub fn provider(service: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
+/// At most `queue` spans wait for the collector.
+pub fn provider(service: &str, queue: usize) -> Result<SdkTracerProvider, ExporterBuildError> {
     // Its HTTP client blocks, and is used on the processor's thread only: there is no runtime on that thread.
     let otlp = opentelemetry_otlp::SpanExporter::builder().with_http().build()?;
     let resource = Resource::builder()
         .with_service_name(service.to_owned())
         .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
-    Ok(SdkTracerProvider::builder().with_span_processor(bounded(otlp)).with_resource(resource).build())
+    Ok(SdkTracerProvider::builder().with_span_processor(bounded(otlp, queue)).with_resource(resource).build())
 }
 
-pub(super) fn bounded(exporter: impl SpanExporter + 'static) -> Bounded {
+pub(super) fn bounded(exporter: impl SpanExporter + 'static, queue: usize) -> Bounded {
     let queued = Arc::new(AtomicUsize::new(0));
     let exporter = Counted { exporter, queued: Arc::clone(&queued), warned: Mutex::new(None) };
-    let config = BatchConfigBuilder::default().with_max_queue_size(QUEUE).build();
-    Bounded { batches: BatchSpanProcessor::builder(exporter).with_batch_config(config).build(), queued }
+    let config = BatchConfigBuilder::default().with_max_queue_size(queue).build();
+    Bounded {
+        batches: BatchSpanProcessor::builder(exporter).with_batch_config(config).build(),
+        queue,
+        queued,
+    }
 }
 
 /// The SDK's batch processor, which drops spans without telling anyone when its queue is full: so it never is.
 #[derive(Debug)]
 pub(super) struct Bounded {
     batches: BatchSpanProcessor,
+    queue: usize,
     queued: Arc<AtomicUsize>,
 }
 
@@ -53,7 +57,7 @@ impl SpanProcessor for Bounded {
     }
 
     fn on_end(&self, span: SpanData) {
-        if self.queued.fetch_add(1, Relaxed) < QUEUE {
+        if self.queued.fetch_add(1, Relaxed) < self.queue {
             return self.batches.on_end(span);
         }
         self.queued.fetch_sub(1, Relaxed);

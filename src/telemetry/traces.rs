@@ -18,15 +18,15 @@ use std::sync::OnceLock;
 /// Set when spans are exported, never otherwise.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// Starts exporting. Endpoint, headers, sampler, resource attributes and batching come from the standard variables,
+/// Starts exporting. At most `queue` spans wait. Endpoint, headers, sampler, resource attributes and batching come from the standard variables,
 /// which the SDK reads by itself; the sampler's default follows the caller and else samples everything.
 ///
 /// # Errors
 /// When the exporter cannot be built, by a header or endpoint that makes no sense.
-pub(super) fn start(service: &str) -> anyhow::Result<SdkTracerProvider> {
+pub(super) fn start(service: &str, queue: usize) -> anyhow::Result<SdkTracerProvider> {
     // The exporter's HTTP client has no TLS provider of its own. An error says that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let provider = export::provider(service).context("building the span exporter")?;
+    let provider = export::provider(service, queue).context("building the span exporter")?;
     global::set_text_map_propagator(TraceContextPropagator::new());
     global::set_tracer_provider(provider.clone());
     let _ = TRACER.set(provider.tracer(env!("CARGO_PKG_NAME")));

@@ -8,6 +8,7 @@ mod hostile;
 mod logs;
 mod monitoring;
 mod operations;
+mod rotation;
 mod service;
 mod shared;
 mod stop;

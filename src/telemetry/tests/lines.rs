@@ -14,6 +14,7 @@ pub fn raw_lines(work: impl FnOnce()) -> Vec<String> {
         log_level: "trace".into(),
         log_format: LogFormat::Json,
         traces: false,
+        span_queue: 2048,
     };
     let sink: &'static Sink = Box::leak(Box::new(Sink::new()));
     let subscriber = Registry::default().with(logs::Lines::new(sink, &settings));

@@ -24,6 +24,7 @@ fn settings(format: LogFormat) -> config::Telemetry {
         log_level: "info".into(),
         log_format: format,
         traces: true,
+        span_queue: 2048,
     }
 }
 

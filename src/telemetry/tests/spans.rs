@@ -80,7 +80,7 @@ fn every_span_that_never_arrives_is_counted() {
     let gate = Arc::new(Mutex::new(()));
     let exporter = Broken(Arc::clone(&gate));
     let before = metrics::tests::spans_dropped_so_far();
-    let provider = SdkTracerProvider::builder().with_span_processor(export::bounded(exporter)).build();
+    let provider = SdkTracerProvider::builder().with_span_processor(export::bounded(exporter, 2048)).build();
     let closed = gate.lock().unwrap();
     let tracer = provider.tracer("test");
     (0..spans).for_each(|_| tracer.start("x").end());
