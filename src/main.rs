@@ -52,8 +52,7 @@ async fn live(config: &Config, level: LogLevel) -> anyhow::Result<bool> {
     serving.spawn(server::serve(public, router, config.max_connections, conductor.drain()));
     background.spawn(server::serve(operations, ops_router, ops::MAX_CONNECTIONS, forever.drain()));
     background.spawn(health.clone().watch(app.clone()));
-    let (database_url, redis_url) = (config.database_url.clone(), config.redis_url.clone());
-    let rotation = rotation::follow(app.postgres.clone(), database_url, app.redis.clone(), redis_url);
+    let rotation = rotation::follow(app.postgres.clone(), app.redis.clone(), config.clone());
     background.spawn(rotation.map(|never| match never {}));
     background.spawn(lag::measure().map(|never| match never {}));
     background.spawn(systemd::keep_alive().map(|never| match never {}));

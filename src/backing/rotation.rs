@@ -1,6 +1,6 @@
 //! New credentials without a restart: follows the files that the addresses of Postgres and Redis came from.
 use super::{postgres::Postgres, redis::Redis};
-use crate::config::Secret;
+use crate::config::{Config, Secret};
 use std::{convert::Infallible, time::Duration};
 use tokio::{task::spawn_blocking, time::sleep};
 
@@ -8,21 +8,16 @@ use tokio::{task::spawn_blocking, time::sleep};
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Follows them for as long as it is polled. A file that cannot be read or holds no address changes nothing.
-pub async fn follow(
-    postgres: Postgres,
-    mut postgres_url: Secret,
-    redis: Redis,
-    mut redis_url: Secret,
-) -> Infallible {
+pub async fn follow(postgres: Postgres, redis: Redis, mut config: Config) -> Infallible {
     loop {
         sleep(LOOK).await;
-        if let Some(url) = renewed(&postgres_url).await {
+        if let Some(url) = renewed(&config.database_url).await {
             tell("postgres", postgres.turn_to(&url));
-            postgres_url = url;
+            config.database_url = url;
         }
-        if let Some(url) = renewed(&redis_url).await {
+        if let Some(url) = renewed(&config.redis_url).await {
             tell("redis", redis.turn_to(&url).await);
-            redis_url = url;
+            config.redis_url = url;
         }
     }
 }
