@@ -54,7 +54,7 @@ new-resource: ## NAME=orders: a small resource of your own, with migration and t
 
 delete-example: ## bookmarks: the folder, the migration, and each line marked as this one # example
 	rm -r src/api/bookmarks migrations/0003_bookmarks.sql # example
-	rm tests/process/canaries.rs tests/process/collector.rs tests/process/time_split.rs # example
+	rm tests/process/canaries.rs tests/process/previews.rs tests/process/time_split.rs # example
 	git grep --untracked -lE '(//|#) example' | xargs perl -ni -e 'print unless m{(//|#) example\b}' # example
 
 update: ## merge in a newer template; TO=v1.2.0 for that version, FROM=URL for another place

@@ -74,7 +74,7 @@ async fn hunt(pool: &PgPool, canaries: usize) {
     let metrics = text_of(&server.ops_url("/metrics")).await;
     server.signal(Signal::Term).unwrap();
     assert_eq!(server.wait().await.unwrap().code, Some(0));
-    let (lines, spans) = (server.lines(), collector.received());
+    let (lines, spans) = (server.lines(), String::from_utf8_lossy(&collector.received()).into_owned());
     eprintln!("{} canaries, {} lines, {} bytes of spans", given.0.get(), lines.len(), spans.len());
     assert!(spans.contains("/v1/session") && problems.contains("\"invalid\"") && metrics.contains("http_"));
     for line in &lines {

@@ -22,8 +22,8 @@ impl Collector {
         Self { url, received, _server: server }
     }
 
-    /// The bodies so far, one after the other: protobuf, in which text stands as it is.
-    pub fn received(&self) -> String {
-        String::from_utf8_lossy(&self.received.lock().unwrap()).into_owned()
+    /// The bodies so far, one after the other: protobuf, of which many messages are one.
+    pub fn received(&self) -> Vec<u8> {
+        self.received.lock().unwrap().clone()
     }
 }

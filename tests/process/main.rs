@@ -3,17 +3,19 @@
 mod bad_input;
 mod boot;
 mod canaries; // example
-mod collector; // example
+mod collector;
 mod hostile;
 mod logs;
 mod monitoring;
 mod operations;
+mod previews; // example
 mod rotation;
 mod service;
 mod shared;
 mod stop;
 mod supervised;
 mod time_split; // example
+mod traces;
 mod walk;
 mod wire;
 // cargo-generate {% endraw %}{% endcapture %}{% assign lines = file | split: "// cargo-generate" | first | newline_to_br | split: "<br />" %}{% for line in lines %}{% unless example == false and line contains "// example" %}{{ line }}{% endunless %}{% endfor -%}

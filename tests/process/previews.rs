@@ -1,0 +1,47 @@
+//! A request's trace goes on in the upstream that it calls.
+use crate::{
+    collector::Collector,
+    service::{client, server, sign_up},
+    traces::{TRACE, attribute, count, hex, trace_of},
+};
+use axum::{Json, Router, http::HeaderMap, routing::get};
+use serde_json::json;
+use sqlx::PgPool;
+use std::sync::{Arc, Mutex};
+use tokio::{net::TcpListener, task::JoinSet};
+
+/// An upstream that remembers who called.
+async fn upstream() -> (String, Arc<Mutex<Vec<String>>>, JoinSet<()>) {
+    let callers = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&callers);
+    let preview = get(async move |headers: HeaderMap| {
+        seen.lock().unwrap().push(headers["traceparent"].to_str().unwrap().to_owned());
+        Json(json!({ "title": "t", "description": "d", "image_url": "https://a/b.png" }))
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut server = JoinSet::new();
+    server.spawn(async {
+        axum::serve(listener, Router::new().route("/preview", preview)).await.unwrap();
+    });
+    (url, callers, server)
+}
+
+#[sqlx::test]
+async fn the_upstream_is_told_which_span_calls_it(pool: PgPool) {
+    let (collector, (upstream, callers, _serving)) = (Collector::start().await, upstream().await);
+    let server = server(&pool, "previews").env("PREVIEW_URL", upstream);
+    let server = server.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url).start().await.unwrap();
+    let cookie = sign_up(&server, "alice@example.com").await;
+    let bookmark = client().post(server.url("/v1/bookmarks")).header("cookie", &cookie);
+    let bookmark = bookmark.json(&json!({ "url": "https://example.com/" })).send().await.unwrap();
+    let path = format!("{}/preview", bookmark.headers()["location"].to_str().unwrap());
+
+    let preview = client().get(server.url(&path)).header("cookie", &cookie);
+    let (own, calls) = trace_of(preview, server, &collector).await;
+    assert_eq!(own.name, "GET /v1/bookmarks/{id}/preview");
+    // The session and the limit are one call; the cache is read and filled.
+    assert_eq!((count(&calls, "postgresql"), count(&calls, "redis")), (1, 3), "{calls:#?}");
+    let outbound = calls.iter().find(|call| attribute(call, "server.address").is_some()).unwrap();
+    assert_eq!(*callers.lock().unwrap(), [format!("00-{TRACE}-{}-01", hex(&outbound.span_id))]);
+}
