@@ -12,6 +12,7 @@ use axum::{
     http::{Method, StatusCode},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use std::{sync::Arc, thread::panicking, time::Instant};
 
 /// A request under way.
@@ -93,7 +94,9 @@ impl Drop for Watched {
         if !self.told {
             let (status, code) = if panicking() { (500, "internal") } else { (499, "abandoned") };
             let status = StatusCode::from_u16(status).expect("both are in the range of statuses");
-            self.tell(status, Some(&Refusal { code, source: None }));
+            // The scope that the request ran in has ended already.
+            let current = Arc::clone(&self.current);
+            current.scope(async { self.tell(status, Some(&Refusal { code, source: None })) }).now_or_never();
         }
     }
 }

@@ -1,5 +1,8 @@
 //! What a whole process writes while it works, and while nobody reads it.
-use crate::service::{client, field, server, sign_up};
+use crate::{
+    service::{client, field, server, sign_up},
+    traces::{CALLER, TRACE},
+};
 use drill::process::{Server, Signal};
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -51,6 +54,22 @@ async fn each_request_is_one_line_and_no_line_holds_a_secret(pool: PgPool) {
     for secret in ["password-canary", "auth-canary", "cookie-canary", "correct horse battery", token] {
         assert!(!lines.iter().any(|line| line.contains(secret)), "{secret}");
     }
+}
+
+#[sqlx::test]
+async fn a_request_whose_client_hangs_up_has_its_line_too(pool: PgPool) {
+    let server = server(&pool, "abandoned").start().await.unwrap();
+    let cookie = sign_up(&server, "alice@example.com").await;
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("SELECT id FROM accounts FOR UPDATE").execute(&mut *lock).await.unwrap();
+    let passwords = json!({ "current_password": "correct horse battery", "new_password": "a better one" });
+    let change = client().put(server.url("/v1/account/password")).header("cookie", cookie).json(&passwords);
+    let change =
+        change.header("x-request-id", "gone").header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
+    assert!(change.timeout(Duration::from_millis(300)).send().await.unwrap_err().is_timeout());
+    let line = server.line(|line| line["request_id"] == "gone" && line["status"].is_u64()).await.unwrap();
+    assert_eq!((line["status"].as_u64(), field(&line, "code")), (Some(499), "abandoned"));
+    assert_eq!(field(&line, "trace_id"), TRACE);
 }
 
 /// Asks `GET /` again and again, eight at a time, until `enough`. Answers with the 99th percentile of what each took.

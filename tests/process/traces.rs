@@ -15,7 +15,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 pub const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-const CALLER: &str = "b7ad6b7169203331";
+pub const CALLER: &str = "b7ad6b7169203331";
 
 pub fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
