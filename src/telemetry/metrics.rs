@@ -42,7 +42,8 @@ impl Metrics {
         let client = &["http_request_method", "server_address", "http_response_status_code", "error_type"];
         let operation = &["db_operation_name"];
         let db_wait_help = "Seconds that a query waited for a Postgres connection.";
-        let rejected_help = "Requests and connections refused before a handler saw them.";
+        let rejected_help = "Requests refused before a handler saw them.";
+        let reasons = ["bodies", "overloaded", "rate_limited"];
         Self {
             server_duration: s.histograms(
                 "http_server_request_duration_seconds",
@@ -52,18 +53,14 @@ impl Metrics {
             ),
             server_active: s.gauge("http_server_active_requests", "Requests being served."),
             server_connections: s.gauge("http_server_connections", "Open connections."),
-            server_rejected: s.counters("http_server_rejected_total", rejected_help, &["reason"]),
+            server_rejected: s.counters("http_server_rejected_total", rejected_help, "reason", &reasons),
             client_duration: s.histograms(
                 "http_client_request_duration_seconds",
                 "Seconds that an outbound request took; error_type says why one got no answer.",
                 client,
                 HTTP,
             ),
-            db_connections: s.gauges(
-                "db_client_connections",
-                "Postgres connections, idle or used.",
-                &["state"],
-            ),
+            db_connections: s.gauges("db_client_connections", "Postgres connections.", &["state"]),
             db_wait: s.histogram("db_client_connection_wait_seconds", db_wait_help, BACKING),
             db_duration: s.histograms(
                 "db_client_operation_duration_seconds",
@@ -77,11 +74,7 @@ impl Metrics {
                 operation,
                 BACKING,
             ),
-            dependency_up: s.gauges(
-                "dependency_up",
-                "1 while the dependency answers, else 0.",
-                &["dependency"],
-            ),
+            dependency_up: s.gauges("dependency_up", "1 while it answers, else 0.", &["dependency"]),
             runtime: Runtime::new(&s),
             panics: s.counter("panics_total", "Panics, survived ones included."),
             log_lines_dropped: s

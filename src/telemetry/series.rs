@@ -22,8 +22,11 @@ impl Series {
         self.add(IntCounter::new(name, help))
     }
 
-    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    /// A counter for each of the values, from zero: of a series that begins with 1, Prometheus sees no increase.
+    pub fn counters(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntCounterVec {
+        let counters = self.add(IntCounterVec::new(Opts::new(name, help), &[label]));
+        values.iter().for_each(|value| counters.with_label_values(&[value]).reset());
+        counters
     }
 
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
