@@ -1,6 +1,6 @@
 # All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check bench fuzz image stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants services new-resource update help
+.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants services new-resource update help
 
 run watch: preview = --preview # example: its stub upstream
 run: ## serve, with a Postgres and a Redis of its own
@@ -13,14 +13,32 @@ watch: ## the same, rebuilt and restarted on each save
 test: ## the whole test suite, against services of its own
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} scripts/services run -- cargo test --locked --workspace
 
-check: ## what CI checks besides tests: format, lints, dependencies, manifests, alert rules
+check: ## what CI checks besides tests: format, lints, dependencies, manifests, alert rules, workflows
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/deny
 	scripts/manifests
 
+deny: ## what is known of the dependencies: vulnerabilities, licences, where they come from
+	@scripts/deny
+
 image: ## docker build, and checks of the image: size, user, no shell, start, stop
 	@scripts/image
+
+cluster: ## the image in a kind cluster of its own: applied twice, and replaced under load
+	@scripts/cluster
+
+release-check: image ## what a release shows without GitHub: the image, what it is made of, two builds with the same bytes
+	@scripts/release version
+	@scripts/release sbom
+	@scripts/release reproduce
+
+toolchain: ## the compiler of the Dockerfile, for this folder; needs rustup
+	@scripts/toolchain
+
+keep-dependencies: ## drops what was compiled of this workspace, so that a cache holds the rest alone
+	@cargo clean --quiet --workspace
+	@cargo clean --quiet --workspace --release
 
 bench: ## what a log event and a request cost; with valgrind, in instructions too
 	@cargo bench --locked --bench paths
