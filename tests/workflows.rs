@@ -89,6 +89,9 @@ fn a_mistake_in_a_workflow_is_found() {
     let (path, text) = workflows().into_iter().find(|(path, _)| path.ends_with("checks.yml")).unwrap();
     for (right, wrong) in MUTANTS {
         assert!(text.contains(right), "{path} does not say {right:?}");
-        assert!(!faults(&path, &text.replacen(right, wrong, 1), &targets()).is_empty(), "{wrong:?} is not noticed");
+        assert!(
+            !faults(&path, &text.replacen(right, wrong, 1), &targets()).is_empty(),
+            "{wrong:?} is not noticed"
+        );
     }
 }
