@@ -11,8 +11,9 @@ fn walks() -> Vec<String> {
     let paths = entries.map(|entry| entry.unwrap().path());
     let pages = paths.filter(|path| path.to_str().unwrap().trim_end_matches(".liquid").ends_with(".md"));
     let pages = pages.map(|path| fs::read_to_string(path).unwrap()).collect::<String>();
-    let marked = pages.split("<!-- walk -->\n```sh\n").skip(1);
-    marked.map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    let marked = pages.split("<!-- walk -->\n").skip(1);
+    let blocks = marked.map(|rest| rest.strip_prefix("```sh\n").expect("a shell block under the mark"));
+    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
 }
 
 #[sqlx::test]
@@ -23,7 +24,7 @@ async fn the_walks_of_the_pages_work_as_written(pool: PgPool) {
     let server = server.start().await.unwrap();
     server.ready().await.unwrap();
     let walks = walks();
-    assert_eq!(walks.len(), 2, "the first walk, and a look inside");
+    assert!(!walks.is_empty(), "no page has a walk");
     for script in walks {
         let script = script
             .replace("http://localhost:8080", &server.url(""))
