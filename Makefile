@@ -25,7 +25,7 @@ deny: ## what is known of the dependencies: vulnerabilities, licences, where the
 image: ## docker build, and checks of the image: size, user, no shell, start, stop
 	@scripts/image
 
-cluster: ## the image in a kind cluster of its own: applied twice, and replaced under load
+cluster: ## the image in a kind cluster of its own: applied, and replaced under load
 	@scripts/cluster
 
 release-check: image ## what a release shows without GitHub: the image, what it is made of, two builds with the same bytes
