@@ -1,6 +1,6 @@
 # All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants services new-resource update help
+.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies alerts stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants services new-resource update help
 
 run watch: preview = --preview # example: its stub upstream
 run: ## serve, with a Postgres and a Redis of its own
@@ -25,7 +25,7 @@ deny: ## what is known of the dependencies: vulnerabilities, licences, where the
 image: ## docker build, and checks of the image: size, user, no shell, start, stop
 	@scripts/image
 
-cluster: ## the image in a kind cluster of its own: applied, and replaced under load
+cluster: ## the image in a kind cluster of its own: what the manifests promise, and a rollout under load
 	@scripts/cluster
 
 release-check: image ## what a release shows without GitHub: the image, what it is made of, two builds with the same bytes
@@ -45,6 +45,9 @@ bench: ## what a log event and a request cost; with valgrind, in instructions to
 
 fuzz: ## an hour of made-up log events; needs the nightly compiler and cargo-fuzz
 	@cargo +nightly fuzz run line -- -max_total_time=3600
+
+alerts: ## drill: what must call somebody does, with a Prometheus and a server that has bad days
+	@scripts/alerts
 
 stop-matrix: ## drill: what a stop takes and loses; DRILL=--quick for one run under load
 	@scripts/drill stop-matrix $(DRILL)
