@@ -1,8 +1,8 @@
 //! Secrets of every kind go in; none comes out in a log line, a span, a metric or a problem.
 use crate::{
     collector::Collector,
-    logs::{assert_sound, text_of},
-    service::{client, http2_client, server, sign_up},
+    logs::assert_sound,
+    service::{client, server, sign_up},
 };
 use drill::{
     process::{Server, Signal, run},
@@ -31,6 +31,15 @@ impl Canaries {
 fn count(text: &str) -> usize {
     let found = text.match_indices("canary").filter_map(|(at, _)| text.get(at..at + 12));
     found.collect::<std::collections::BTreeSet<_>>().len()
+}
+
+async fn text_of(url: &str) -> String {
+    client().get(url).send().await.unwrap().text().await.unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests have their own client")]
+fn http2_client() -> Client {
+    reqwest::Client::builder().http2_prior_knowledge().build().expect("sound settings")
 }
 
 #[sqlx::test]

@@ -22,10 +22,6 @@ pub fn assert_sound(text: &str) -> Value {
     line
 }
 
-pub async fn text_of(url: &str) -> String {
-    client().get(url).send().await.unwrap().text().await.unwrap()
-}
-
 #[sqlx::test]
 async fn each_request_is_one_line_and_no_line_holds_a_secret(pool: PgPool) {
     let server =

@@ -45,11 +45,6 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::new()
 }
 
-pub fn http2_client() -> reqwest::Client {
-    drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder().http2_prior_knowledge().build().expect("sound settings")
-}
-
 /// Signs up and returns the cookie.
 pub async fn sign_up(server: &Server, email: &str) -> String {
     let body = json!({"email": email, "password": "correct horse battery"});
