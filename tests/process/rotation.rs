@@ -1,5 +1,6 @@
 //! Credentials that change while the server runs.
 use crate::service::{client, redis_url, server, sign_up};
+use redis::AsyncConnectionConfig;
 use serde_json::Value;
 use sqlx::{ConnectOptions, PgPool};
 use std::{
@@ -53,7 +54,8 @@ async fn sql(pool: &PgPool, statement: String) {
 
 async fn redis(command: &[&str]) {
     let client = redis::Client::open(redis_url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
     let mut acl = redis::cmd("ACL");
     acl.arg(command).query_async::<redis::Value>(&mut connection).await.unwrap();
 }
