@@ -1,6 +1,6 @@
 # All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies alerts stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants services new-resource update help
+.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies alerts stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants chaos chaos-mutants load services new-resource update help
 
 run watch: preview = --preview # example: its stub upstream
 run: ## serve, with a Postgres and a Redis of its own
@@ -66,6 +66,15 @@ rollout-cluster: ## drill: the same in the cluster of the current kubectl contex
 
 rollout-mutants: ## drill: the same must fail when a stop does not wait for the balancer
 	@scripts/drill mutants rollout
+
+chaos: ## drill: three dozen faults under a steady load: what is refused, and how soon all is well; DRILL="--only Redis"
+	@scripts/drill chaos $(DRILL)
+
+chaos-mutants: ## drill: servers that do not get over a fault must be found out
+	@scripts/drill mutants chaos
+
+load: ## drill: up to ten times the capacity, which the server must keep
+	@scripts/drill load
 
 services: ## only Postgres and Redis, to stay; writes .env (end them: scripts/services down)
 	@scripts/services up

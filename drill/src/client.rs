@@ -2,6 +2,8 @@
 
 pub mod http1;
 mod http2;
+pub mod loops;
+pub mod samples;
 mod written;
 
 use std::{

@@ -4,12 +4,17 @@
 //! - [`proxy`]: stands between two processes and misbehaves on demand
 //! - [`client`]: asks over many connections, and knows of each request whether it was answered
 //! - [`limits`]: what the drills hold the service to
+//! - [`ground`]: a server with a database of its own, between proxies
+//! - [`traffic`]: a service's everyday requests, of every kind
 //! - [`report`]: how they say what they found
-//! - [`stop`], [`restart`], [`rollout`], [`mutants`]: the drills
+//! - [`chaos`], [`load`], [`stop`], [`restart`], [`rollout`], [`mutants`]: the drills
 //! - [`upstream`]: a stub of the preview upstream, obedient to tests
 
+pub mod chaos;
 pub mod client;
+pub mod ground;
 pub mod limits;
+pub mod load;
 pub mod mutants;
 pub mod process;
 pub mod proxy;
@@ -17,10 +22,17 @@ pub mod report;
 pub mod restart;
 pub mod rollout;
 pub mod stop;
+pub mod traffic;
 pub mod upstream;
 
 /// From 0 to 1, about evenly spread: hash maps are seeded at random.
 fn fraction() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
+}
+
+/// The smallest of `sorted` that this part of them does not exceed; NaN when there is none.
+fn quantile(sorted: &[f64], part: f64) -> f64 {
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }

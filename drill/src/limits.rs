@@ -145,10 +145,239 @@ pub const KILL_LATE: Limit = Limit::at_most(
     "a supervisor sees the end of a process within a second, and the balancer hears of it",
 );
 
+// The chaos drill. Seconds; a few hundredths in hand for a busy machine.
+
+pub const ANSWER_POSTGRES: Limit = Limit::at_most(
+    1.2,
+    "s",
+    "slowest answer without Postgres",
+    "a connection is waited for 1 s at most: 1.1 s is promised, and the machine is shared",
+);
+pub const ANSWER_STUCK: Limit = Limit::at_most(
+    5.0,
+    "s",
+    "slowest answer of a query that gets none",
+    "one query may take 4.5 s, which is less than a request has and than the server lets it run",
+);
+pub const ANSWER_LOCK: Limit = Limit::at_most(
+    2.6,
+    "s",
+    "slowest answer to a write that finds its row locked",
+    "lock_timeout is 2 s: 2.5 s is promised, and the machine is shared",
+);
+pub const ANSWER_SLOW: Limit = Limit::at_most(
+    1.2,
+    "s",
+    "slowest answer with Postgres 200 ms away",
+    "a connect takes three round trips or four, a query one more; nobody has to wait for a connection besides",
+);
+pub const ANSWER_REDIS_REFUSED: Limit = Limit::at_most(
+    0.15,
+    "s",
+    "slowest answer with Redis refused",
+    "a refused connect fails at once: 100 ms is promised, and the machine is shared",
+);
+pub const ANSWER_REDIS: Limit = Limit::at_most(
+    0.6,
+    "s",
+    "slowest answer without Redis",
+    "one call may take 500 ms, a connect included, and the machine is shared",
+);
+pub const ANSWER_PREVIEW: Limit = Limit::at_most(
+    1.3,
+    "s",
+    "slowest answer without the upstream",
+    "PREVIEW_TIMEOUT is 1 s: 0.2 s more is promised, and the machine is shared",
+);
+pub const ANSWER_UNFELT: Limit = Limit::at_most(
+    0.25,
+    "s",
+    "slowest answer while something fails that no request needs",
+    "what an accepted request may take under overload: this is less than that",
+);
+pub const ANSWER_THROTTLED: Limit = Limit::at_most(
+    1.0,
+    "s",
+    "slowest answer, probes included, with a tenth of a core",
+    "a probe's time-out is 1 s",
+);
+pub const ANSWER_STOPPED: Limit = Limit::at_most(
+    4.0,
+    "s",
+    "slowest answer of a server that was stopped for 3 s",
+    "the 3 s, and one to catch up",
+);
+pub const PROBE: Limit = Limit::at_most(
+    1.0,
+    "s",
+    "slowest /healthz",
+    "a probe's time-out is 1 s, and a failed one costs a restart",
+);
+pub const FELT_BY_OTHERS: Limit = Limit::at_most(
+    1.5,
+    "times",
+    "median during against before",
+    "what no request needs slows none down; less than half more is noise of a shared machine",
+);
+pub const BACK_AT_ONCE: Limit =
+    Limit::at_most(1.0, "s", "recovery from what the machine does", "nothing has to be rebuilt");
+pub const BACK_POSTGRES: Limit =
+    Limit::at_most(2.0, "s", "recovery of Postgres", "the next request connects, and finds out what is dead");
+pub const BACK_BLACK_HOLE: Limit = Limit::at_most(
+    3.0,
+    "s",
+    "recovery from a black hole",
+    "as from any outage, and a second for a connect that is under way",
+);
+pub const BACK_FAILOVER: Limit = Limit::at_most(
+    10.0,
+    "s",
+    "recovery from a failover",
+    "every connection is dead without saying so; sqlx's own pool never recovers",
+);
+pub const BACK_REDIS: Limit =
+    Limit::at_most(1.0, "s", "recovery of Redis", "a failed connect is tried again after 100 ms");
+pub const BACK_REDIS_SILENT: Limit = Limit::at_most(
+    2.0,
+    "s",
+    "recovery of a silent Redis",
+    "the connection of the outage must be seen to be dead, and a connect may be under way",
+);
+pub const BACK_REDIS_FROZEN: Limit = Limit::at_most(
+    3.0,
+    "s",
+    "recovery of Redis after a failover",
+    "a connection is replaced every 2 s at most; the crate's own manager never does",
+);
+pub const BACK_PASSWORD: Limit = Limit::at_most(
+    5.0,
+    "s",
+    "recovery from a password that was wrong for a while",
+    "the next connect succeeds; the crate's own manager never tries again",
+);
+pub const BACK_ROTATED: Limit = Limit::at_most(
+    6.0,
+    "s",
+    "recovery with a new password",
+    "its file is looked at every 5 s, and then there is a connect to make",
+);
+pub const BACK_BREAKER: Limit =
+    Limit::at_most(6.0, "s", "recovery of the upstream", "the breaker lets a call through after 5 s");
+pub const OUTBOUND: Limit = Limit::at_most(
+    1.1,
+    "per request",
+    "calls of the upstream",
+    "retries have a budget of a tenth: an outage must not multiply the load on what is down",
+);
+pub const ABANDONED_PLACE: Limit = Limit::at_most(
+    0.1,
+    "s",
+    "until the place of an abandoned request is free",
+    "a client that has gone needs no place, and there are few connections to Postgres",
+);
+pub const ABANDONED_QUERY: Limit = Limit::at_most(
+    2.0,
+    "s",
+    "until Postgres has stopped an abandoned query",
+    "it is cancelled, or the server notices within a second that its client has gone",
+);
+pub const BODIES_MEMORY: Limit = Limit::at_most(
+    128.0,
+    "MiB",
+    "memory for 300 long bodies",
+    "long bodies share 64 MiB; their buffers may have been grown by doubling",
+);
+pub const DESCRIPTORS_KEPT: Limit = Limit::at_most(
+    10.0,
+    "descriptors",
+    "descriptors kept by connections that were reset",
+    "none; a pool may have grown meanwhile",
+);
+pub const ACKNOWLEDGED_LOST: Limit = Limit::at_most(
+    0.0,
+    "writes",
+    "acknowledged writes lost",
+    "the promise: what was answered with 201 is in the database",
+);
+pub const WRITTEN_TWICE: Limit =
+    Limit::at_most(0.0, "writes", "writes done twice", "the promise: a key makes a retry safe");
+pub const KILLS: Limit = Limit::at_least(
+    100.0,
+    "kills",
+    "kills amid writes",
+    "a write takes a few milliseconds: some of so many hit each of its moments",
+);
+
+// The load drill.
+
+pub const GOODPUT_NORMAL: Limit = Limit::at_least(
+    99.9,
+    "% of what is offered",
+    "goodput below capacity",
+    "there is room for all: one in a thousand may meet a hiccup",
+);
+pub const GOODPUT_DOUBLE: Limit = Limit::at_least(
+    95.0,
+    "% of capacity",
+    "goodput at twice the capacity",
+    "what is too much is refused at little cost",
+);
+pub const GOODPUT_TENFOLD: Limit = Limit::at_least(
+    90.0,
+    "% of capacity",
+    "goodput at ten times the capacity",
+    "a refusal costs a little; a queue without a limit leaves a sixth",
+);
+pub const ACCEPTED: Limit = Limit::at_most(
+    250.0,
+    "ms",
+    "p99 of what is accepted",
+    "QUEUE_WAIT is 100 ms; the rest is for the work itself",
+);
+pub const ACCEPTED_SIGN_IN: Limit = Limit::at_most(
+    400.0,
+    "ms",
+    "p99 of accepted sign-ins",
+    "a password may wait 250 ms for its turn, and takes 50 ms with every core in use",
+);
+pub const ODD_REFUSALS: Limit = Limit::at_most(
+    0.0,
+    "refusals",
+    "refusals that are not 503 or 429 with Retry-After",
+    "a client must learn that it is not its fault, and when to try again",
+);
+pub const NORMAL_AGAIN: Limit = Limit::at_most(
+    2.0,
+    "s",
+    "until all is well after the overload",
+    "the queue is short: there is nothing to work off",
+);
+pub const HEALTHZ: Limit = Limit::at_most(
+    50.0,
+    "ms",
+    "p99 of /healthz",
+    "the probes have a listener of their own: overload must not look like death",
+);
+pub const OFFERED: Limit = Limit::at_least(
+    95.0,
+    "% of what was asked for",
+    "load offered",
+    "a client that cannot keep up shows nothing",
+);
+pub const OTHERS: Limit = Limit::at_most(
+    2.0,
+    "times",
+    "p99 of other requests amid a flood of sign-ins",
+    "against that without the flood, or 20 ms",
+);
+
 // The negative control: what the same load must find in a server whose stop was spoilt.
 
 pub const MUTANT_LOST: Limit =
     Limit::at_least(1.0, "requests", "requests without an answer", "a drill that cannot fail shows nothing");
+
+pub const MUTANT_CAUGHT: Limit =
+    Limit::at_least(1.0, "misses", "limits missed", "a drill that cannot fail shows nothing");
 
 #[cfg(test)]
 mod tests {

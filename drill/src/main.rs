@@ -4,7 +4,7 @@ use std::{path::Path, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use drill::{
-    mutants, restart,
+    chaos, load, mutants, restart,
     rollout::{self, Cluster},
     stop::{self, Extent, stage::Setup},
 };
@@ -18,9 +18,13 @@ usage: drill COMMAND
   restart [--server PATH] [--runs N]          kill -9 to ready
   rollout [--server PATH] [--runs N]          rolling restarts of three processes under load
   rollout --cluster NAME [--address HOST:PORT] [--runs N]   the same of a deployment in the current kubectl context
+  chaos [--server PATH] [--only NAME]         faults under a steady load: what is refused, and how soon all is well
+  load [--server PATH]                        up to ten times the capacity
+  mutants chaos [--server PATH]               the same faults on servers that do not recover from them
   mutants rollout [--server PATH]             one rolling restart that does not wait for the balancer
   mutants stop-matrix [--server PATH]         the same load on servers whose stop was spoilt
 
+`chaos` also makes Redis as a whole read-only and full for a while: give it one of its own, as `make chaos` does.
 The drills take DATABASE_URL and REDIS_URL from the environment, and leave their reports in target/drill.";
 
 const REPORTS: &str = "target/drill";
@@ -28,6 +32,7 @@ const REPORTS: &str = "target/drill";
 // One thread: the clients share the machine with the server that they ask.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
+    allow_many_sockets()?;
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let reports = Path::new(REPORTS);
@@ -43,6 +48,14 @@ async fn main() -> Result<ExitCode> {
             restart::run(&options.setup()?, options.runs.unwrap_or(100), reports).await?
         }
         ["rollout", ref options @ ..] => roll(Options::read(options)?, reports).await?,
+        ["chaos", ref options @ ..] => {
+            let options = Options::read(options)?;
+            chaos::run(options.setup()?, options.only.as_deref(), reports).await?
+        }
+        ["load", ref options @ ..] => load::run(&Options::read(options)?.setup()?, reports).await?,
+        ["mutants", "chaos", ref options @ ..] => {
+            mutants::chaos(&Options::read(options)?.setup()?, reports).await?
+        }
         ["mutants", "rollout", ref options @ ..] => {
             rollout::control(&Options::read(options)?.setup()?, reports).await?
         }
@@ -52,6 +65,13 @@ async fn main() -> Result<ExitCode> {
         _ => bail!("{USAGE}"),
     };
     Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Thousands of clients need as many descriptors, here and in the server, which inherits the limit.
+fn allow_many_sockets() -> Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most.min(100_000), most)?)
 }
 
 async fn roll(options: Options, reports: &Path) -> Result<bool> {
@@ -81,6 +101,7 @@ async fn upstream(options: &[&str]) -> Result<ExitCode> {
 struct Options {
     server: PathBuf,
     quick: bool,
+    only: Option<String>,
     runs: Option<usize>,
     cluster: Option<String>,
     address: Option<String>,
@@ -89,7 +110,7 @@ struct Options {
 impl Options {
     fn read(mut args: &[&str]) -> Result<Self> {
         let server = "target/release/server".into();
-        let mut options = Self { server, quick: false, runs: None, cluster: None, address: None };
+        let mut options = Self { server, quick: false, only: None, runs: None, cluster: None, address: None };
         while !args.is_empty() {
             args = match args {
                 ["--server", path, rest @ ..] => {
@@ -106,6 +127,10 @@ impl Options {
                 }
                 ["--address", address, rest @ ..] => {
                     options.address = Some((*address).to_owned());
+                    rest
+                }
+                ["--only", name, rest @ ..] => {
+                    options.only = Some((*name).to_owned());
                     rest
                 }
                 ["--quick", rest @ ..] => {

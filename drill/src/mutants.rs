@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    limits,
+    chaos, limits,
     report::{Plot, Report, progress},
     stop::{self, stage::Setup},
 };
@@ -18,6 +18,12 @@ use crate::{
 const STOP: [(&str, &str); 2] = [
     ("no-quiet-window.patch", "no quiet window"),
     ("plain-graceful-shutdown.patch", "plain graceful shutdown"),
+];
+
+/// The same, with the case that finds out.
+const CHAOS: [(&str, &str, &str); 2] = [
+    ("abandoned-queries-go-on.patch", "abandoned connections kept", "whose clients have gone"),
+    ("silent-redis-kept.patch", "silent Redis kept", "Redis: open connection freezes"),
 ];
 
 /// Runs the load of the stop matrix against each mutant; whether every one was caught. Called in the project's folder.
@@ -35,6 +41,24 @@ pub async fn stop_matrix(setup: &Setup, folder: &Path) -> Result<bool> {
         stop::control(&Setup { server, ..setup.clone() }, name, &mut report).await?;
     }
     report.finish(folder, Plot::Bars { title: "Requests without an answer: some must be", unit: "requests" })
+}
+
+/// Runs the case that each mutant must fail; whether every one was caught. Called in the project's folder.
+///
+/// # Errors
+///
+/// As [`stop_matrix`].
+pub async fn chaos(setup: &Setup, folder: &Path) -> Result<bool> {
+    let limits = [&limits::MUTANT_CAUGHT];
+    let mut report = Report::new("chaos-mutants", "Chaos, spoilt", 76, chaos::CONTROL_COLUMNS, &limits);
+    for (patch, name, case) in CHAOS {
+        progress(&format!("building: {name}"));
+        let release = setup.server.parent().context("the server is in a folder")?;
+        let server = build(patch, folder, release)?;
+        let spoilt = Setup { server, ..setup.clone() };
+        chaos::control(setup, &spoilt, name, case, &mut report).await?;
+    }
+    report.finish(folder, Plot::Bars { title: "Limits missed: some must be", unit: "misses" })
 }
 
 /// The path of a server built from a patched copy of the tree. What `release` holds is built already.

@@ -2,6 +2,7 @@
 
 mod page;
 mod plot;
+pub mod timeline;
 
 use std::{
     fs,
@@ -14,11 +15,13 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::limits::Limit;
+use timeline::Timeline;
 
 /// A drill's results as they come in.
 pub struct Report {
     name: &'static str,
     title: &'static str,
+    about: &'static str,
     columns: &'static [&'static str],
     start: Instant,
     rows: Vec<Row>,
@@ -38,6 +41,8 @@ pub struct Row {
     pub point: Option<(f64, f64)>,
     /// Everything else that is worth keeping.
     pub detail: Value,
+    /// What happened when, for a picture of its own.
+    pub over_time: Option<Timeline>,
 }
 
 /// How the points are drawn.
@@ -61,7 +66,14 @@ impl Report {
         println!("{title}\n");
         let head: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
         println!("{}", line(width, "", "", &head));
-        Self { name, title, columns, start: Instant::now(), rows: Vec::new(), limits: limits.to_vec(), width }
+        let (about, rows, limits) = ("", Vec::new(), limits.to_vec());
+        Self { name, title, about, columns, start: Instant::now(), rows, limits, width }
+    }
+
+    /// What the page says of itself: how it was measured, and what the columns mean.
+    #[must_use]
+    pub fn about(self, about: &'static str) -> Self {
+        Self { about, ..self }
     }
 
     /// Prints the row, and what is wrong with it below.
@@ -123,6 +135,7 @@ impl Report {
                 "misses": row.misses,
                 "cells": Value::Object(cells.collect()),
                 "detail": row.detail,
+                "over_time": row.over_time.as_ref().map(Timeline::to_json),
             })
         });
         let limits = self.limits.iter().map(|limit| {

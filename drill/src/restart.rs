@@ -12,7 +12,8 @@ use tokio::{
 
 use crate::{
     limits,
-    process::{Server, Signal},
+    process::{Builder, Server, Signal},
+    quantile,
     report::{Plot, Report, Row, progress},
     stop::stage::Setup,
 };
@@ -59,13 +60,17 @@ pub async fn run(setup: &Setup, count: usize, folder: &Path) -> Result<bool> {
 }
 
 fn start(setup: &Setup, port: u16, ops_port: u16) -> Result<Server> {
+    server(setup, port, ops_port).spawn()
+}
+
+/// A server for these ports, with a key prefix of the drill's.
+pub fn server(setup: &Setup, port: u16, ops_port: u16) -> Builder {
     Server::builder(&setup.server)
         .env("DATABASE_URL", &setup.database_url)
         .env("REDIS_URL", &setup.redis_url)
         .env("REDIS_PREFIX", format!("drill:{}:", std::process::id()))
         .env("PORT", port)
         .env("OPS_PORT", ops_port)
-        .spawn()
 }
 
 /// Does what a supervisor does: waits for the end, and starts the next one.
@@ -82,7 +87,7 @@ async fn restart(server: Server, setup: &Setup, port: u16, ops_port: u16) -> Res
 }
 
 /// When `path` first answered 200. Asks until it does, for at most 10 seconds.
-async fn answers(port: u16, path: &str) -> Result<Instant> {
+pub async fn answers(port: u16, path: &str) -> Result<Instant> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let ask = async || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
@@ -103,7 +108,7 @@ async fn answers(port: u16, path: &str) -> Result<Instant> {
 }
 
 /// A port that was free a moment ago. It must be the same one across restarts.
-async fn free_port() -> Result<u16> {
+pub async fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
 }
 
@@ -127,14 +132,9 @@ fn summarize(restarts: &[Restart], report: &mut Report) {
             misses: misses.collect(),
             point: None,
             detail: json!({ "p50_ms": p50, "p99_ms": p99, "max_ms": max, "n": values.len() }),
+            ..Row::default()
         });
     }
-}
-
-/// The smallest of `sorted` that this part of them does not exceed; NaN when there is none.
-fn quantile(sorted: &[f64], part: f64) -> f64 {
-    let rank = (part * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

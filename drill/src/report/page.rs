@@ -3,8 +3,8 @@
 use super::{Plot, Report, Row, plot};
 
 const STYLE: &str = "
-:root{color-scheme:light dark;--ink:#1c2128;--soft:#59636e;--line:#d1d9e0;--back:#fff;--good:#1a7f37;--bad:#cf222e;--mark:#9a6700}
-@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--back:#0d1117;--good:#3fb950;--bad:#f85149;--mark:#d29922}}
+:root{color-scheme:light dark;--ink:#1c2128;--soft:#59636e;--line:#d1d9e0;--back:#fff;--good:#1a7f37;--bad:#cf222e;--mark:#9a6700;--accent:#0969da;--shade:#0969da22}
+@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9198a1;--line:#3d444d;--back:#0d1117;--good:#3fb950;--bad:#f85149;--mark:#d29922;--accent:#4493f8;--shade:#4493f82e}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%}td,th{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
@@ -12,6 +12,9 @@ td:nth-child(-n+2),th:nth-child(-n+2),.words td,.words th{text-align:left}th{col
 .ok{color:var(--good)}.miss{color:var(--bad)}.why{color:var(--bad);font-size:.9em}
 .scroll{overflow-x:auto}svg{max-width:100%;height:auto}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}
 svg .good{fill:var(--good)}svg .bad{fill:var(--bad)}svg .limit{stroke:var(--mark);stroke-width:2}svg .grid{stroke:var(--line)}
+svg .warn{fill:var(--mark)}svg .shade{fill:var(--shade)}svg path{fill:none;stroke-width:1.5;stroke-linejoin:round}
+svg .p50{stroke:var(--ink)}svg .p99{stroke:var(--accent)}svg .t50{fill:var(--ink);font-weight:600}svg .t99{fill:var(--accent);font-weight:600}
+svg tspan.good,svg tspan.bad,svg tspan.warn{font-weight:600}figure{margin:0 0 1.2rem}
 ";
 
 pub fn html(report: &Report, plot: Plot) -> String {
@@ -31,13 +34,20 @@ pub fn html(report: &Report, plot: Plot) -> String {
             format!("<tr>{}", cells.iter().map(|cell| format!("<td>{}", escape(cell))).collect::<String>())
         })
         .collect();
-    let title = escape(report.title);
+    let (title, about) = (escape(report.title), escape(report.about));
     let picture = plot::svg(&report.rows, plot);
+    let over_time: String = report
+        .rows
+        .iter()
+        .filter_map(|row| row.over_time.as_ref())
+        .map(|timeline| format!("<figure class=scroll>{}</figure>", timeline.svg()))
+        .collect();
+    let over_time = if over_time.is_empty() { over_time } else { format!("<h2>Over time</h2>{over_time}") };
     format!(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
-         <title>{title}</title><style>{STYLE}</style><h1>{title}</h1>{verdict}\
+         <title>{title}</title><style>{STYLE}</style><h1>{title}</h1>{verdict}<p>{about}</p>\
          <div class=scroll>{picture}</div>\
-         <h2>Results</h2><div class=scroll><table><tr><th><th>{head}{rows}</table></div>\
+         <h2>Results</h2><div class=scroll><table><tr><th><th>{head}{rows}</table></div>{over_time}\
          <h2>Limits</h2><table class=words><tr><th>Limit<th>Value<th>Where it comes from{limits}</table></html>\n"
     )
 }

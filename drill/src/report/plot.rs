@@ -4,7 +4,7 @@ use super::{Plot, Row, page::escape};
 
 const WIDTH: f64 = 900.0;
 /// Left of the axis: room for names, or for numbers.
-const NAMES: f64 = 270.0;
+const NAMES: f64 = 340.0;
 const NUMBERS: f64 = 60.0;
 
 pub fn svg(rows: &[Row], plot: Plot) -> String {

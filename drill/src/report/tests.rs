@@ -9,6 +9,7 @@ fn report(misses: &[&str]) -> Report {
         misses: misses.iter().map(|&miss| miss.to_owned()).collect(),
         point: Some((5.0, 8.0)),
         detail: json!({ "n": 1 }),
+        ..Row::default()
     });
     report.add(Row { name: "not measured".to_owned(), point: Some((f64::NAN, 8.0)), ..Row::default() });
     report

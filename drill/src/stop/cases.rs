@@ -231,6 +231,7 @@ impl Case {
             misses,
             point: Some((took, exit.value())),
             detail: json!({ "requests": ends, "log": played.lines }),
+            ..Row::default()
         }
     }
 

@@ -71,6 +71,7 @@ pub async fn runs(setup: &Setup, extent: Extent, report: &mut Report) {
         misses: misses.into_iter().flatten().collect(),
         point: None,
         detail: json!({ "requests": sent, "lost": lost }),
+        ..Row::default()
     });
 }
 
@@ -124,6 +125,7 @@ impl Run {
             misses,
             point: Some((took, exit.value())),
             detail: self.detail(),
+            ..Row::default()
         }
     }
 
@@ -137,6 +139,7 @@ impl Run {
             misses: limits::MUTANT_LOST.miss(lost).into_iter().collect(),
             point: Some((lost, limits::MUTANT_LOST.value())),
             detail: self.detail(),
+            ..Row::default()
         }
     }
 

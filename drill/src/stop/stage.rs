@@ -45,6 +45,8 @@ pub struct Stage {
     /// In front of a collector that takes whatever it gets and never answers.
     pub collector: Proxy,
     pub upstream: Stub,
+    /// In front of the upstream.
+    pub preview: Proxy,
     _collector: JoinSet<()>,
 }
 
@@ -53,6 +55,7 @@ pub const PASSWORD: &str = "correct horse battery staple";
 
 impl Stage {
     /// Starts the server with Postgres and Redis in `services`, and waits for its ports only. `prefix` keeps its keys apart.
+    /// A URL whose `…_FILE` is among the settings is written to that file.
     ///
     /// # Errors
     ///
@@ -63,16 +66,25 @@ impl Stage {
         let (sink, sink_task) = sink().await?;
         let collector = Proxy::start(sink).await?;
         let upstream = Stub::start().await?;
+        let preview = Proxy::start(address_of(&upstream.url(), 80).await?).await?;
         postgres.set(services).await;
         redis.set(services).await;
         let mut server = Server::builder(&setup.server)
             .limit(Duration::from_secs(60))
-            .env("DATABASE_URL", postgres.url_for(&setup.database_url)?)
-            .env("REDIS_URL", redis.url_for(&setup.redis_url)?)
-            .env("REDIS_PREFIX", format!("drill:{}:{prefix}:", std::process::id()))
-            .env("PREVIEW_URL", upstream.url())
+            .env("REDIS_PREFIX", Self::prefix(prefix))
+            .env("PREVIEW_URL", preview.url_for(&upstream.url())?)
             .env("RATE_LIMIT", "1000000/1m")
             .env("LOGIN_RATE_LIMIT", "1000000/1m");
+        for (name, url) in [
+            ("DATABASE_URL", postgres.url_for(&setup.database_url)?),
+            ("REDIS_URL", redis.url_for(&setup.redis_url)?),
+        ] {
+            let file = format!("{name}_FILE");
+            match env.iter().find(|(name, _)| *name == file) {
+                Some((_, path)) => std::fs::write(path, url)?,
+                None => server = server.env(name, url),
+            }
+        }
         for (name, value) in env {
             let value = if *value == COLLECTOR {
                 format!("http://{}", collector.addr())
@@ -82,7 +94,12 @@ impl Stage {
             server = server.env(name, value);
         }
         let server = server.start().await?;
-        Ok(Self { server, postgres, redis, collector, upstream, _collector: sink_task })
+        Ok(Self { server, postgres, redis, collector, upstream, preview, _collector: sink_task })
+    }
+
+    /// What the keys of a server begin with.
+    pub fn prefix(name: &str) -> String {
+        format!("drill:{}:{name}:", std::process::id())
     }
 
     pub fn address(&self) -> SocketAddr {
