@@ -70,7 +70,7 @@ async fn a_signal_is_sent_and_the_time_to_the_end_is_measured() {
     server.signal(Signal::Term).unwrap();
     let exit = server.wait().await.unwrap();
     assert_eq!((exit.code, exit.signal), (Some(3), None));
-    assert!((300..600).contains(&exit.took.as_millis()), "{exit:?}");
+    assert!((300..5_000).contains(&exit.took.as_millis()), "{exit:?}");
     assert_eq!(server.lines().last().unwrap(), "bye");
 }
 
