@@ -94,12 +94,13 @@ async fn a_silent_connection_is_replaced_after_three_calls() {
         assert!(unavailable(redis.ping().await));
         assert!(start.elapsed() < RESPONSE * 6, "{:?}", start.elapsed());
     }
-    // On a busy machine an answer may be late.
-    let mut tries = 1;
-    while tries < 10 && redis.ping().await.is_err() {
+    // On a busy machine an answer, or a connect, may be late.
+    let mut tries = 0;
+    while tries < 50 && redis.ping().await.is_err() {
         tries += 1;
+        sleep(link::PAUSE).await;
     }
-    assert!(tries < 10 && proxy.accepted() > 1);
+    assert!(tries < 50 && proxy.accepted() > 1);
 }
 
 #[tokio::test]
