@@ -6,6 +6,7 @@
 use drill::process::{Builder, Server};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
+use std::time::Duration;
 
 pub const BIN: &str = env!("CARGO_BIN_EXE_server");
 
@@ -45,13 +46,20 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::new()
 }
 
-/// Signs up and returns the cookie.
+/// Signs up and returns the cookie; asks again while the machine is too busy, as a good client does.
 pub async fn sign_up(server: &Server, email: &str) -> String {
     let body = json!({"email": email, "password": "correct horse battery"});
-    let answer = client().post(server.url("/v1/accounts")).json(&body).send().await.expect("an answer");
-    assert_eq!(answer.status(), 201);
-    let cookie = answer.headers()["set-cookie"].to_str().expect("ASCII");
-    cookie.split(';').next().expect("a pair").to_owned()
+    for _ in 0..50 {
+        let answer = client().post(server.url("/v1/accounts")).json(&body).send().await.expect("an answer");
+        if answer.status() == 503 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        }
+        assert_eq!(answer.status(), 201);
+        let cookie = answer.headers()["set-cookie"].to_str().expect("ASCII");
+        return cookie.split(';').next().expect("a pair").to_owned();
+    }
+    panic!("the server is busy for seconds");
 }
 
 /// The value of a log line's field, as text.
