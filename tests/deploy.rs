@@ -91,7 +91,9 @@ fn names(files: &Files, faults: &mut Faults) {
     faults.unless(target["kind"] == "Deployment" && target["name"] == NAME, "the autoscaler's target");
     let image = format!("{NAME}:{}", env!("CARGO_PKG_VERSION"));
     for container in ["containers", "initContainers"].map(|list| &template["spec"][list][0]) {
-        faults.unless(container["image"] == image, "image: not this version's");
+        let registry = container["image"].as_str().unwrap().strip_suffix(&image);
+        let is_ours = registry.is_some_and(|registry| registry.is_empty() || registry.ends_with('/'));
+        faults.unless(is_ours, "image: not this version's");
         faults.unless(container["envFrom"][0]["configMapRef"]["name"] == NAME, "the name of the ConfigMap");
     }
     faults.unless(template["spec"]["serviceAccountName"] == NAME, "the name of the ServiceAccount");
@@ -276,7 +278,7 @@ const MUTANTS: [(&str, &str, &str); 30] = [
         "memory: 256Mi, ephemeral-storage: 64Mi}\n            limits",
         "memory: 128Mi, ephemeral-storage: 64Mi}\n            limits",
     ),
-    ("deployment.yaml", "image: &image ", "image: &image registry.example.org/"),
+    ("deployment.yaml", "image: &image ", "image: &image another-"),
     (
         "deployment.yaml",
         "          args: [serve]",
@@ -297,6 +299,10 @@ fn a_mistake_in_a_manifest_is_found() {
     for (file, right, wrong) in MUTANTS {
         let mut files = files();
         let text = files.get_mut(&format!("deploy/{file}")).unwrap();
+        if !text.contains(right) && !Path::new("cargo-generate.toml").exists() {
+            // A service's own manifests may say something else.
+            continue;
+        }
         assert!(text.contains(right), "{file} does not say {right:?}");
         *text = text.replacen(right, wrong, 1);
         assert!(!faults(&files).is_empty(), "{file}: {wrong:?} is not noticed");
