@@ -278,7 +278,7 @@ const MUTANTS: [(&str, &str, &str); 30] = [
         "memory: 256Mi, ephemeral-storage: 64Mi}\n            limits",
         "memory: 128Mi, ephemeral-storage: 64Mi}\n            limits",
     ),
-    ("deployment.yaml", "image: &image ", "image: &image another-"),
+    ("deployment.yaml", "\n          imagePullPolicy", "-old\n          imagePullPolicy"),
     (
         "deployment.yaml",
         "          args: [serve]",
