@@ -66,11 +66,12 @@ async fn all_bad_settings_are_named_at_once_and_nothing_starts() {
 
 #[tokio::test]
 async fn check_config_prints_what_is_in_force_and_no_secret() {
-    let output = run(BIN, &["check-config"], &URLS).await.unwrap();
+    let given = [URLS[0], URLS[1], ("PORT", "8123"), ("SHUTDOWN_BUDGET", "24s")];
+    let output = run(BIN, &["check-config"], &given).await.unwrap();
     assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
     assert!(!output.stdout.contains("canary"), "{}", output.stdout);
     for line in
-        ["PORT=8080", "SHUTDOWN_BUDGET=25s", "DATABASE_URL=postgres://user:[REDACTED]@127.0.0.1:1/none"]
+        ["PORT=8123", "SHUTDOWN_BUDGET=24s", "DATABASE_URL=postgres://user:[REDACTED]@127.0.0.1:1/none"]
     {
         assert!(output.stdout.lines().any(|printed| printed == line), "{line}");
     }
