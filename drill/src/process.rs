@@ -1,5 +1,7 @@
 //! The built binary as a child process: started with a known environment, read line by line, signalled, waited for.
 
+mod stream;
+
 use std::{
     collections::BTreeMap,
     fmt::Display,
@@ -7,7 +9,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -15,13 +17,15 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::{sys::signal, unistd::Pid};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::Command,
     sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+
+use stream::Stream;
 
 /// How many lines of each stream an error quotes.
 const QUOTED: usize = 20;
@@ -397,58 +401,6 @@ pub(crate) async fn status(port: u16, path: &str) -> Result<u16> {
         anyhow::Ok(std::str::from_utf8(&head)?.strip_prefix("HTTP/1.1 ").context("no HTTP")?.parse()?)
     };
     timeout(Duration::from_secs(2), exchange).await?
-}
-
-/// One output of the process. The channel tells of every new line; its value is whether the stream has ended.
-#[derive(Clone)]
-struct Stream {
-    lines: Arc<Mutex<Vec<String>>>,
-    ended: watch::Sender<bool>,
-    held: watch::Sender<bool>,
-}
-
-impl Default for Stream {
-    fn default() -> Self {
-        Self { lines: Arc::default(), ended: watch::Sender::new(false), held: watch::Sender::new(false) }
-    }
-}
-
-impl Stream {
-    async fn fill(self, pipe: impl AsyncRead + Unpin) {
-        let mut pipe = BufReader::new(pipe);
-        let mut line = Vec::new();
-        let mut held = self.held.subscribe();
-        while held.wait_for(|held| !held).await.is_ok()
-            && pipe.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0)
-        {
-            let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-            self.lines.lock().expect("no holder of this lock can panic").push(text);
-            self.ended.send_replace(false);
-            line.clear();
-        }
-        self.ended.send_replace(true);
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.since(0)
-    }
-
-    fn since(&self, seen: usize) -> Vec<String> {
-        self.lines.lock().expect("no holder of this lock can panic")[seen..].to_vec()
-    }
-
-    fn first(&self, count: usize) -> Vec<String> {
-        let lines = self.lines.lock().expect("no holder of this lock can panic");
-        lines[..count.min(lines.len())].to_vec()
-    }
-
-    fn news(&self) -> watch::Receiver<bool> {
-        self.ended.subscribe()
-    }
-
-    async fn ended(&self) {
-        self.news().wait_for(|&ended| ended).await.ok();
-    }
 }
 
 /// The lines as one text, each with its line end.
