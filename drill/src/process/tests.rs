@@ -67,10 +67,13 @@ async fn a_signal_is_sent_and_the_time_to_the_end_is_measured() {
     let server = script(trap).spawn().unwrap();
     server.line(|_| true).await.unwrap();
     sleep(Duration::from_millis(300)).await;
+    let signalled = Instant::now();
     server.signal(Signal::Term).unwrap();
     let exit = server.wait().await.unwrap();
     assert_eq!((exit.code, exit.signal), (Some(3), None));
-    assert!((300..5_000).contains(&exit.took.as_millis()), "{exit:?}");
+    // From the signal on, not from the start, however busy the machine is.
+    let longest = signalled.elapsed();
+    assert!((Duration::from_millis(300)..=longest).contains(&exit.took), "{exit:?}, {longest:?}");
     assert_eq!(server.lines().last().unwrap(), "bye");
 }
 
