@@ -18,8 +18,9 @@ use std::sync::OnceLock;
 /// Set when spans are exported, never otherwise.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// Starts exporting. At most `queue` spans wait. Endpoint, headers, sampler, resource attributes and batching come from the standard variables,
-/// which the SDK reads by itself; the sampler's default follows the caller and else samples everything.
+/// Starts exporting; at most `queue` spans wait. Endpoint, headers, sampler, resource attributes and batching come from
+/// the standard variables, which the SDK reads by itself; the sampler's default follows the caller and else samples
+/// everything.
 ///
 /// # Errors
 /// When the exporter cannot be built, by a header or endpoint that makes no sense.
