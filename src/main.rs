@@ -34,8 +34,8 @@ async fn live(config: &Config, level: LogLevel) -> anyhow::Result<bool> {
     let mut signals = Signals::install(config.shutdown.budget, level.clone())?;
     let (app, health) = (App::connect(config)?, Health::default());
     let mut sockets = Sockets::from_supervisor();
-    let public = sockets.listen(config.public_addr()).await.context("cannot listen on PORT")?;
-    let operations = sockets.listen(config.ops_addr()).await.context("cannot listen on OPS_PORT")?;
+    let public = sockets.listen(config.public_addr()).context("cannot listen on PORT")?;
+    let operations = sockets.listen(config.ops_addr()).context("cannot listen on OPS_PORT")?;
     let (port, ops_port) = (public.local_addr()?.port(), operations.local_addr()?.port());
     tracing::info!(
         port,

@@ -6,7 +6,7 @@
 use crate::{
     app::App,
     config::Config,
-    server::{self, drain::Conductor},
+    server::{self, drain::Conductor, listener::Listener},
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::JoinSet,
 };
 use uuid::Uuid;
@@ -76,7 +76,7 @@ impl Service {
         config.rate_limit.count = 100_000;
         change(&mut config);
         let app = App::connect(&config).expect("nothing is connected yet");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let conductor = Conductor::new(config.shutdown);
         let mut running = JoinSet::new();

@@ -1,8 +1,8 @@
 //! What systemd gives and wants, when it started the process; else nothing of this does anything.
+use super::listener::Listener;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use std::{convert::Infallible, io, net::SocketAddr};
-use tokio::net::{TcpListener, TcpSocket};
 
 /// Sockets that the supervisor holds across restarts, so that none of them loses a connection.
 pub struct Sockets {
@@ -19,27 +19,11 @@ impl Sockets {
     ///
     /// # Errors
     /// When the address cannot be bound, or what was handed over is no TCP listener.
-    pub async fn listen(&mut self, address: SocketAddr) -> io::Result<TcpListener> {
+    pub fn listen(&mut self, address: SocketAddr) -> io::Result<Listener> {
         let given = self.given.take_tcp_listener(self.next)?;
         self.next += 1;
-        let Some(listener) = given else {
-            return bind(address);
-        };
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
+        given.map_or_else(|| Listener::bind(address), Listener::shared)
     }
-}
-
-/// Connections that may wait to be accepted; the kernel may have a lower limit (`net.core.somaxconn`). Beyond it a client
-/// tries again after a whole second, and 128, the usual default, is one burst.
-const QUEUE: u32 = 4096;
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart need not wait for the connections of the last process to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(QUEUE)
 }
 
 /// The process serves.

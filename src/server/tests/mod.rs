@@ -1,13 +1,14 @@
 //! The server on a real socket, with routes of the tests' own: slow ones, streamed ones, ones that panic.
 mod drain;
 mod http2;
+mod listener;
 mod panics;
 mod timers;
 
 use super::{
     drain::{Conductor, Cut, Phase},
+    listener::Listener,
     serve,
-    systemd::Sockets,
 };
 use crate::{
     config::Shutdown,
@@ -77,7 +78,7 @@ impl Served {
     }
 
     async fn with(conductor: Conductor, router: Router, max_connections: usize) -> Self {
-        let listener = Sockets::from_supervisor().listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let (address, mut running) = (listener.local_addr().unwrap(), JoinSet::new());
         running.spawn(serve(listener, router, max_connections, conductor.drain()));
         Self { address, conductor, running }
