@@ -1,4 +1,4 @@
-//! A TCP proxy that misbehaves on demand: refuses, freezes, swallows, delays or resets what passes through it.
+//! A TCP proxy that misbehaves on demand: refuses, freezes, swallows, delays, drips or resets what passes through it.
 
 use std::{
     fmt, io,
@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 /// What happens to connections until the next [`Proxy::set`].
@@ -33,6 +33,10 @@ pub enum Mode {
     BlackHole,
     /// Each way takes this long, plus a random part of `jitter`. The order of bytes stays.
     Latency { each_way: Duration, jitter: Duration },
+    /// Answers come one byte at a time, with this pause after each.
+    Drip { pause: Duration },
+    /// What would pass resets its connection instead.
+    Reset,
 }
 
 /// A listener on a free port of loopback in front of one upstream. Dropping it ends its connections.
@@ -130,6 +134,14 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
+async fn drip(bytes: &[u8], pause: Duration, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    for &byte in bytes {
+        to.write_u8(byte).await?;
+        sleep(pause).await;
+    }
+    Ok(())
+}
+
 impl Shared {
     /// Accepts in every mode but `Refuse`; tells through `applied` which one is in force.
     async fn serve(self: Arc<Self>, mut listener: TcpListener, applied: watch::Sender<Mode>) -> Result<()> {
@@ -174,7 +186,7 @@ impl Shared {
         server.set_nodelay(true)?;
         let was_reset = tokio::select! {
             _ = reset => true,
-            _ = self.relay(&mut client, &mut server, number) => false,
+            relayed = self.relay(&mut client, &mut server, number) => relayed.is_err(),
         };
         if was_reset {
             client.set_zero_linger()?;
@@ -186,8 +198,8 @@ impl Shared {
     /// Until both directions have ended, or one has failed.
     async fn relay(&self, client: &mut TcpStream, server: &mut TcpStream, number: usize) -> io::Result<()> {
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
-        let up = self.direction(from_client, to_server, number);
-        let down = self.direction(from_server, to_client, number);
+        let up = self.direction(from_client, to_server, number, false);
+        let down = self.direction(from_server, to_client, number, true);
         tokio::try_join!(up, down).map(drop)
     }
 
@@ -197,6 +209,7 @@ impl Shared {
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
         number: usize,
+        answers: bool,
     ) -> io::Result<()> {
         let (queue, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(64);
         let read = async move {
@@ -215,7 +228,12 @@ impl Shared {
             while let Some((due, bytes)) = waiting.recv().await {
                 sleep_until(due).await;
                 self.thawed(number).await;
-                to.write_all(&bytes).await?;
+                let mode = *self.mode.borrow();
+                match mode {
+                    Mode::Reset => return Err(io::ErrorKind::ConnectionReset.into()),
+                    Mode::Drip { pause } if answers => drip(&bytes, pause, &mut to).await?,
+                    _ => to.write_all(&bytes).await?,
+                }
             }
             to.shutdown().await
         };

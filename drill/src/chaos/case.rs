@@ -127,6 +127,8 @@ pub const CASES: &[Case] = &[
     case("up_500", "upstream answers 500", Fault::Upstream(Upstream::Fails), 8, NO_UPSTREAM, &limits::ANSWER_PREVIEW, &limits::BACK_BREAKER),
     case("up_slow", "upstream takes 5 s", Fault::Upstream(Upstream::Slow), 8, NO_UPSTREAM, &limits::ANSWER_PREVIEW, &limits::BACK_BREAKER),
     case("up_silent", "upstream accepts and never answers", Fault::Upstream(Upstream::Silent), 8, NO_UPSTREAM, &limits::ANSWER_PREVIEW, &limits::BACK_BREAKER),
+    case("up_drip", "upstream answers a byte at a time", Fault::Upstream(Upstream::Drips), 8, NO_UPSTREAM, &limits::ANSWER_PREVIEW, &limits::BACK_BREAKER),
+    case("up_reset", "upstream resets its connections", Fault::Upstream(Upstream::Resets), 8, NO_UPSTREAM, &limits::ANSWER_PREVIEW, &limits::BACK_BREAKER),
     case("up_long", "upstream answers 1 MB, of which 64 KB are read", Fault::Upstream(Upstream::Long), 8, NO_UPSTREAM, &limits::ANSWER_PREVIEW, &limits::BACK_BREAKER),
     case("up_garbage", "upstream answers no JSON", Fault::Upstream(Upstream::Garbage), 8, NO_UPSTREAM, &limits::ANSWER_PREVIEW, &limits::BACK_BREAKER),
     case("col_refused", "collector refused", Fault::CollectorRefused, 10, UNFELT, &limits::ANSWER_UNFELT, &limits::BACK_AT_ONCE),

@@ -55,6 +55,8 @@ pub enum Upstream {
     Fails,
     Slow,
     Silent,
+    Drips,
+    Resets,
     Long,
     Garbage,
 }
@@ -228,6 +230,8 @@ impl Upstream {
             Self::Fails => upstream.answer(500, "{}"),
             Self::Slow => upstream.delay(Duration::from_secs(5)),
             Self::Silent => preview.set(Mode::BlackHole).await,
+            Self::Drips => preview.set(Mode::Drip { pause: Duration::from_millis(50) }).await,
+            Self::Resets => preview.set(Mode::Reset).await,
             Self::Long => upstream.answer(200, format!("\"{}\"", "x".repeat(1 << 20))),
             Self::Garbage => upstream.answer(200, "<html>"),
         }

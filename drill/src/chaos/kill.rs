@@ -34,7 +34,7 @@ use crate::{
 };
 
 pub const NAME: &str = "kill -9 amid writes";
-const KILLS: usize = 120;
+const KILLS: usize = 200;
 const WRITERS: usize = 8;
 /// Between two tries of one write.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -169,3 +169,26 @@ async fn a_url_keeps_everything_but_its_host_and_port() {
     }
     assert!(proxy.url_for("db:5432").is_err());
 }
+
+#[tokio::test]
+async fn a_drip_is_one_byte_at_a_time() {
+    let (_echo, proxy) = start().await;
+    let mut stream = connect(&proxy).await;
+    proxy.set(Mode::Drip { pause: NEVER }).await;
+    assert!(!answers(&mut stream, NEVER.mul_f64(2.5)).await);
+    proxy.set(Mode::Pass).await;
+    assert!(answers(&mut connect(&proxy).await, SOON).await);
+}
+
+#[tokio::test]
+async fn what_would_pass_resets_its_connection_when_told_so() {
+    let (_echo, proxy) = start().await;
+    let mut stream = connect(&proxy).await;
+    assert!(answers(&mut stream, SOON).await);
+    proxy.set(Mode::Reset).await;
+    stream.write_all(b"word").await.unwrap();
+    let error = timeout(SOON, stream.read(&mut [0; 8])).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    proxy.set(Mode::Pass).await;
+    assert!(answers(&mut connect(&proxy).await, SOON).await);
+}
