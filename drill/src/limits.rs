@@ -302,7 +302,7 @@ pub const ACKNOWLEDGED_LOST: Limit = Limit::at_most(
 pub const WRITTEN_TWICE: Limit =
     Limit::at_most(0.0, "writes", "writes done twice", "the promise: a key makes a retry safe");
 pub const KILLS: Limit = Limit::at_least(
-    100.0,
+    200.0,
     "kills",
     "kills amid writes",
     "a write takes a few milliseconds: some of so many hit each of its moments",
@@ -335,10 +335,10 @@ pub const ACCEPTED: Limit = Limit::at_most(
     "QUEUE_WAIT is 100 ms; the rest is for the work itself",
 );
 pub const ACCEPTED_SIGN_IN: Limit = Limit::at_most(
-    400.0,
+    250.0,
     "ms",
     "p99 of accepted sign-ins",
-    "a password may wait 250 ms for its turn, and takes 50 ms with every core in use",
+    "a password may wait 150 ms for its turn, and takes 50 ms with every core in use",
 );
 pub const ODD_REFUSALS: Limit = Limit::at_most(
     0.0,

@@ -23,7 +23,7 @@ const DECOY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$046sgMlW5aNVRAQq4vJiOg$cS79tuNNfB+DpzrNtai5vRSiVOqwYO+IUGZgQtZ0B28";
 
 /// How long a sign-in waits for its turn before it is refused.
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_millis(150);
 
 /// Hashes and checks passwords, as many at once as there are cores.
 ///
