@@ -1,5 +1,5 @@
 //! The OpenAPI document, and a page to read and try it that needs nothing from the internet.
-use crate::http::{Problem, extract::Path, problem::ProblemBody};
+use crate::http::{Problem, extract::Path, problem::ProblemBody, session};
 use axum::{
     Extension, Router,
     body::Body,
@@ -10,7 +10,11 @@ use axum::{
 use std::sync::Arc;
 use utoipa::{
     OpenApi,
-    openapi::{self, Content, PathItem, Ref, RefOr, ResponseBuilder, path::Operation},
+    openapi::{
+        self, Content, PathItem, Ref, RefOr, ResponseBuilder,
+        path::Operation,
+        security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme},
+    },
 };
 use utoipa_swagger_ui::Config;
 
@@ -72,8 +76,11 @@ async fn asset(
     Ok((headers, encoding, Body::from(file.bytes.into_owned())).into_response())
 }
 
-/// Every operation may be refused; the document says so once, here, instead of in each handler.
+/// Every operation may be refused, and those with a `no_session` want the session's cookie: the document says so once,
+/// here, instead of in each handler.
 pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
+    let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(session::COOKIE)));
+    document.components.get_or_insert_default().add_security_scheme("session", cookie);
     for item in document.paths.paths.values_mut() {
         for operation in operations(item) {
             for (status, answer) in &mut operation.responses.responses {
@@ -81,6 +88,10 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
                     && status.starts_with(['4', '5'])
                 {
                     answer.content.insert("application/problem+json".to_owned(), problem().into());
+                    if answer.description == "`no_session`" {
+                        let session = SecurityRequirement::new("session", [""; 0]);
+                        operation.security = Some(vec![session]);
+                    }
                 }
             }
             let other = ResponseBuilder::new()

@@ -193,6 +193,10 @@ async fn nothing_that_is_wrong_with_a_request_breaks_an_operation(pool: PgPool) 
             let open = operation.spec.get("requestBody").is_none() && !operation.documents("401");
             assert!(answer.status.is_client_error() || open, "anonymous, {name}: {answer:?}");
             assert_ne!(answer.status, 404, "anonymous, {name}: not routed");
+            if wrong == "no body" {
+                let secured = operation.spec["security"] == json!([{ "session": [] }]);
+                assert_eq!(answer.body["code"] == "no_session", secured, "{name}");
+            }
         }
     }
 }

@@ -6,6 +6,9 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Type, schema::Schema},
 };
 
+/// In the schema of such texts.
+const NO_CONTROL_CHARACTERS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
 /// Text of `MIN` to `MAX` characters (not bytes). Postgres cannot store NUL, so no control character passes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
@@ -43,7 +46,8 @@ impl<const MIN: usize, const MAX: usize> Deref for Text<MIN, MAX> {
 
 impl<const MIN: usize, const MAX: usize> PartialSchema for Text<MIN, MAX> {
     fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new().schema_type(Type::String).min_length(Some(MIN)).max_length(Some(MAX)).into()
+        let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(MIN)).max_length(Some(MAX));
+        text.pattern(Some(NO_CONTROL_CHARACTERS)).into()
     }
 }
 

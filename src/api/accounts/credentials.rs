@@ -38,7 +38,7 @@ impl Email {
 /// A password as typed. Its `Debug` form is a mask.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(transparent)]
-#[schema(value_type = String, format = Password, min_length = 8, max_length = 128)]
+#[schema(value_type = String, format = Password, min_length = 8, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
 pub struct Password(Text<1, 128>);
 
 impl fmt::Debug for Password {

@@ -23,7 +23,7 @@ impl TryFrom<Text<1, 2048>> for WebAddress {
 /// At most 20 tags of at most 50 characters.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Vec<Text<1, 50>>")]
-#[schema(value_type = Vec<String>, max_items = 20)]
+#[schema(value_type = Vec<Text<1, 50>>, max_items = 20)]
 pub struct Tags(pub Vec<String>);
 
 impl TryFrom<Vec<Text<1, 50>>> for Tags {
@@ -59,10 +59,10 @@ pub struct Page {
     #[param(value_type = Option<u16>, minimum = 1, maximum = 100, default = 20)]
     limit: Limit,
     /// `next_cursor` of the page before.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<Uuid>)]
     pub cursor: Option<Uuid>,
     /// Only bookmarks with this tag.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<Text<1, 50>>)]
     pub tag: Option<Text<1, 50>>,
 }
 

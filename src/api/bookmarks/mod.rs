@@ -45,7 +45,8 @@ pub struct BookmarkList {
 /// Keeps a bookmark. The same URL may be kept twice.
 #[utoipa::path(post, path = "/v1/bookmarks", operation_id = "create_bookmark", tag = "bookmarks",
     request_body = NewBookmark,
-    params(("Idempotency-Key" = Option<String>, Header, description = "The same key and body replays the first answer")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[ -~]+$",
+        description = "The same key and body replays the first answer")),
     responses(
         (status = 201, description = "Kept; `Location` and `ETag` are set", body = Bookmark),
         (status = 401, description = "`no_session`"),

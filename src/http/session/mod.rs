@@ -18,7 +18,7 @@ use axum::{
 };
 use std::{sync::Arc, time::Duration};
 
-const COOKIE: &str = "__Host-session";
+pub const COOKIE: &str = "__Host-session";
 
 /// What the cookie turned out to be.
 #[derive(Clone)]
