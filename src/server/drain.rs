@@ -3,7 +3,7 @@
 //! | From the signal | Phase | What happens |
 //! |---|---|---|
 //! | 0 | lame duck | everything is served, and every answer asks the client to go elsewhere |
-//! | lame duck | closing | what waits in the accept queue is taken, the listener goes, idle connections after a quiet moment |
+//! | lame duck | closing | nobody new is let in, the accept queue is emptied, the listener goes, idle connections after a quiet moment |
 //! | drain limit | cut | what still runs is answered with 503, or broken off if its answer has begun |
 //! | budget | | a thread outside the runtime ends the process: `signals.rs` |
 use crate::config::Shutdown;
