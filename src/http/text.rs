@@ -46,8 +46,8 @@ impl<const MIN: usize, const MAX: usize> Deref for Text<MIN, MAX> {
 
 impl<const MIN: usize, const MAX: usize> PartialSchema for Text<MIN, MAX> {
     fn schema() -> RefOr<Schema> {
-        let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(MIN)).max_length(Some(MAX));
-        text.pattern(Some(NO_CONTROL_CHARACTERS)).into()
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(NO_CONTROL_CHARACTERS));
+        text.min_length((MIN > 0).then_some(MIN)).max_length(Some(MAX)).into()
     }
 }
 
