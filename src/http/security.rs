@@ -33,27 +33,20 @@ pub fn add_headers(headers: &mut HeaderMap) {
 /// TRACE and CONNECT.
 pub fn check(parts: &Parts) -> Result<(), Problem> {
     check_size(parts)?;
+    let bad = |code, detail: &'static str| Err(Problem::new(StatusCode::BAD_REQUEST, code, detail));
     if !has_one_sound_host(parts) {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_host", "Send exactly one valid Host header."));
+        return bad("bad_host", "Send exactly one valid Host header.");
     }
     if matches!(parts.method, Method::TRACE | Method::CONNECT) {
         let allowed = [(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"))];
         return Err(Problem::method_not_allowed().headers(allowed));
     }
     if !is_text(parts.uri.path()) {
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "bad_path",
-            "The path is not percent-encoded UTF-8.",
-        ));
+        return bad("bad_path", "The path is not percent-encoded UTF-8.");
     }
     if parts.uri.query().is_some_and(|query| percent_decode_str(query).decode_utf8().is_err()) {
         // The parser of queries would put U+FFFD in its place.
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "bad_query",
-            "The query is not percent-encoded UTF-8.",
-        ));
+        return bad("bad_query", "The query is not percent-encoded UTF-8.");
     }
     Ok(())
 }

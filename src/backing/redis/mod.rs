@@ -14,9 +14,7 @@ use crate::{
     telemetry::{call::Call, request},
 };
 use link::Links;
-use redis::{
-    Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation, Value, aio::MultiplexedConnection,
-};
+use redis::{Cmd, FromRedisValue, RedisResult, ScriptInvocation, Value, aio::MultiplexedConnection};
 use std::{fmt::Display, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
@@ -56,15 +54,6 @@ impl Redis {
     /// [`Error::Unavailable`] when there is no answer in that time, [`Error::Answer`] when it is not the expected one.
     pub async fn run<T: FromRedisValue>(&self, operation: &'static str, command: &Cmd) -> Result<T, Error> {
         self.call(operation, async |link| command.query_async(link).await).await
-    }
-
-    /// Sends several commands in one go, and returns their answers as a tuple or a vector. Else as [`Redis::run`].
-    pub async fn run_all<T: FromRedisValue>(
-        &self,
-        operation: &'static str,
-        commands: &Pipeline,
-    ) -> Result<T, Error> {
-        self.call(operation, async |link| commands.query_async(link).await).await
     }
 
     /// Runs a script: `redis.script("limit", SCRIPT.key(key).arg(1))`. One round trip, three when Redis does not know the
