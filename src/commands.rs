@@ -17,6 +17,7 @@ Usage: server [COMMAND]
   serve          serve HTTP (the default)
   migrate        bring the database's schema up to date
   check-config   print the settings in force, secrets masked
+  doctor         try all that the service leans on, and say what to do about each fault
   healthcheck    ask the operations port of a running server
   openapi        print the OpenAPI document
 
@@ -39,6 +40,7 @@ pub fn run() -> ExitCode {
         [] | ["serve"] => with_settings(serve),
         ["migrate"] => with_settings(migrate),
         ["check-config"] => with_settings(|config| print(&config.to_lines())),
+        ["doctor"] => with_settings(doctor),
         ["healthcheck"] => {
             with_settings(|config| ops::healthcheck(config.ops_addr()).map(|()| ExitCode::SUCCESS))
         }
@@ -118,4 +120,13 @@ fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
     telemetry.export_spans(LAST_SPANS);
     telemetry::flush_lines(LAST_LINES);
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn doctor(config: &Config) -> anyhow::Result<ExitCode> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (lines, is_good) = runtime.block_on(ops::doctor::examine(config))?;
+    // A name that is still looked up must not hold the exit.
+    runtime.shutdown_background();
+    print(&lines)?;
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

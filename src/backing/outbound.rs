@@ -77,6 +77,15 @@ impl Outbound {
         self.0.breaker.is_closed()
     }
 
+    /// Asks for the base URL once, with an eye to the answer's status alone.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn probe(&self) -> Result<StatusCode, Error> {
+        let asked = timeout(self.0.timeout, self.0.send(self.0.base.clone())).await;
+        asked.unwrap_or(Err(Error::Timeout)).map(|response| response.status())
+    }
+
     /// Fetches the JSON at `path` below the base URL. Takes at most this client's time-out, less when the request has
     /// less time left, reads at most 64 KiB, and tries again within that when there is no answer or only a gateway's.
     ///

@@ -148,16 +148,17 @@ impl<'a> Reader<'a> {
         let exporter = self.with("OTEL_TRACES_EXPORTER", "otlp", "otlp or none", |v| {
             matches!(v, "otlp" | "none").then(|| v.to_owned())
         });
-        let endpoint = self.optional_url("OTEL_EXPORTER_OTLP_ENDPOINT").is_some()
-            | self.optional_url("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").is_some();
+        let base = self.optional_url("OTEL_EXPORTER_OTLP_ENDPOINT");
+        let base = base.map(|base| format!("{}/v1/traces", base.expose().trim_end_matches('/')).into());
+        let endpoint = self.optional_url("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or(base);
         for name in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] {
             self.with(name, "http/protobuf", "the one protocol that is spoken", |v| {
                 (v == "http/protobuf").then_some(())
             });
         }
         let span_queue = self.at_least_one("OTEL_BSP_MAX_QUEUE_SIZE", "2048");
-        let traces = endpoint && !disabled && exporter == "otlp";
-        Telemetry { service, region, log_level, log_format, traces, span_queue }
+        let collector = endpoint.filter(|_| !disabled && exporter == "otlp");
+        Telemetry { service, region, log_level, log_format, collector, span_queue }
     }
 
     pub fn cross_check(&mut self, config: &Config) {

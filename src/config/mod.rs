@@ -60,8 +60,8 @@ pub struct Telemetry {
     pub region: String,
     pub log_level: String,
     pub log_format: LogFormat,
-    /// Whether spans are exported: an OTLP endpoint is set and nothing switches tracing off.
-    pub traces: bool,
+    /// Where spans are sent: `None` without an OTLP endpoint, or when something switches tracing off.
+    pub collector: Option<Secret>,
     /// Spans that may wait for the collector.
     pub span_queue: usize,
 }
@@ -183,6 +183,13 @@ impl Config {
     /// Where the operations listener binds.
     pub fn ops_addr(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.ops_port)
+    }
+
+    /// The HTTP services that are called: the setting that has the address, and the address.
+    pub fn upstreams(&self) -> Vec<(&'static str, &Secret)> {
+        let known = [("OTEL_EXPORTER_OTLP_ENDPOINT", &self.telemetry.collector)].into_iter();
+        let known = known.chain([("PREVIEW_URL", &self.preview_url)]); // example
+        known.filter_map(|(setting, address)| Some((setting, address.as_ref()?))).collect()
     }
 
     /// The settings in force as a JSON object, secrets masked.

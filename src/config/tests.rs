@@ -14,7 +14,7 @@ fn every_default_is_legal() {
     // What the defaults are is yours to choose; the README lists them.
     let config = read(&[]).expect("defaults are a valid configuration");
     assert!(config.worker_threads >= 2);
-    assert!(!config.telemetry.traces);
+    assert_eq!(config.telemetry.collector, None);
 }
 
 #[test]
@@ -91,10 +91,15 @@ fn a_secret_may_come_from_a_file() {
 #[test]
 fn tracing_is_on_only_with_an_endpoint_and_unless_switched_off() {
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
-    let traces = |more: &[_]| read(more).expect("valid").telemetry.traces;
-    assert!(traces(&[endpoint]));
-    assert!(!traces(&[endpoint, ("OTEL_SDK_DISABLED", "true")]));
-    assert!(!traces(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]));
+    let collector = |more: &[_]| {
+        let collector = read(more).expect("valid").telemetry.collector;
+        collector.map_or_else(String::new, |address| address.expose().to_owned())
+    };
+    assert_eq!(collector(&[endpoint]), "http://collector:4318/v1/traces");
+    let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces/in");
+    assert_eq!(collector(&[endpoint, own]), "http://traces/in");
+    assert_eq!(collector(&[endpoint, ("OTEL_SDK_DISABLED", "true")]), "");
+    assert_eq!(collector(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]), "");
 }
 
 #[test]

@@ -49,14 +49,16 @@ impl Health {
     pub async fn watch(self, app: App) {
         let migrations = migrate::versions();
         loop {
-            let schema = app.postgres.missing_migrations(&migrations);
+            let schema = app.postgres.migrations();
             let (schema, redis) = tokio::join!(schema, app.redis.ping());
             self.note("postgres", POSTGRES_UP, schema.as_ref().err().map(|error| error as _));
             self.note("redis", REDIS_UP, redis.as_ref().err().map(|error| error as _));
             let upstream = app.outbound.iter(); // example
             upstream.for_each(|preview| metrics::dependency_up("preview", preview.is_up())); // example
-            if !self.is(STARTED) && redis.is_ok() {
-                self.set(STARTED, schema.is_ok_and(|missing| missing == 0));
+            let is_complete = |had: Vec<i64>| migrations.iter().all(|version| had.contains(version));
+            if !self.is(STARTED) && redis.is_ok() && schema.is_ok_and(is_complete) {
+                self.set(STARTED, true);
+                app.postgres.check_most_connections().await;
             }
             tokio::time::sleep(CHECK_EVERY[usize::from(self.is(STARTED))]).await;
         }

@@ -13,6 +13,7 @@
 //! | `GET /debug/profile/heap` | where the memory is, likewise |
 //!
 //! The `PUT` and `/debug` are for peers on this host only, which `kubectl port-forward` makes of you; 403 for others.
+pub mod doctor;
 mod health;
 mod log_level;
 mod probe;

@@ -38,8 +38,8 @@ pub struct Telemetry {
 pub fn init(settings: &config::Telemetry) -> anyhow::Result<Telemetry> {
     let (layer, filter) = level::Filter::new(&settings.log_level)?;
     let json = settings.log_format == LogFormat::Json;
-    let provider =
-        settings.traces.then(|| traces::start(&settings.service, settings.span_queue)).transpose()?;
+    let provider = settings.collector.as_ref().map(|_| traces::start(&settings.service, settings.span_queue));
+    let provider = provider.transpose()?;
     // A fork's own `#[instrument]` spans become children of the request's. Events stay out of them: the log redacts,
     // the exporter does not.
     let spans = provider.as_ref().map(|provider| {

@@ -53,7 +53,7 @@ async fn a_server_without_its_services_is_alive_but_not_ready_and_stops_at_once(
 #[tokio::test]
 async fn all_bad_settings_are_named_at_once_and_nothing_starts() {
     let bad = [URLS[0], URLS[1], ("PORT", "eighty"), ("QUEUE_WAIT", "5"), ("RATE_LIMIT", "many")];
-    for command in ["check-config", "serve", "migrate"] {
+    for command in ["check-config", "doctor", "serve", "migrate"] {
         let output = run(BIN, &[command], &bad).await.unwrap();
         assert_eq!((output.code, output.stdout.as_str()), (Some(78), ""), "{command}");
         let lines: Vec<&str> = output.stderr.lines().collect();

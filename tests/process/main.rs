@@ -4,6 +4,7 @@ mod bad_input;
 mod boot;
 mod canaries; // example
 mod collector;
+mod doctor;
 mod hostile;
 mod logs;
 mod monitoring;

@@ -1,6 +1,7 @@
 //! A request's trace goes on in the upstream that it calls.
 use crate::{
     collector::Collector,
+    doctor::{doctor, failed},
     service::{client, server, sign_up},
     traces::{TRACE, attribute, count, hex, trace_of},
 };
@@ -44,4 +45,17 @@ async fn the_upstream_is_told_which_span_calls_it(pool: PgPool) {
     assert_eq!((count(&calls, "postgresql"), count(&calls, "redis")), (1, 3), "{calls:#?}");
     let outbound = calls.iter().find(|call| attribute(call, "server.address").is_some()).unwrap();
     assert_eq!(*callers.lock().unwrap(), [format!("00-{TRACE}-{}-01", hex(&outbound.span_id))]);
+}
+
+#[sqlx::test]
+async fn the_doctor_names_an_upstream_that_is_not_there(pool: PgPool) {
+    let (url, _callers, serving) = upstream().await;
+    let said = doctor(&pool, &[("PREVIEW_URL", &url)]).await;
+    assert!(said.stdout.contains("PREVIEW_URL: answers, with 404"), "{}", said.stdout);
+    drop(serving);
+    let said = doctor(&pool, &[("PREVIEW_URL", &url)]).await;
+    assert_eq!(
+        failed(&said),
+        ["PREVIEW_URL: nothing listens there: start the server, or correct host and port"]
+    );
 }

@@ -1,6 +1,5 @@
 //! Credentials that change while the server runs.
-use crate::service::{client, redis_url, server, sign_up};
-use redis::AsyncConnectionConfig;
+use crate::service::{client, redis_command, redis_url, server, sign_up};
 use serde_json::Value;
 use sqlx::{ConnectOptions, PgPool};
 use std::{
@@ -52,14 +51,6 @@ async fn sql(pool: &PgPool, statement: String) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(pool).await.unwrap();
 }
 
-async fn redis(command: &[&str]) {
-    let client = redis::Client::open(redis_url()).unwrap();
-    let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
-    let mut acl = redis::cmd("ACL");
-    acl.arg(command).query_async::<redis::Value>(&mut connection).await.unwrap();
-}
-
 #[sqlx::test]
 async fn new_credentials_are_used_without_a_restart(pool: PgPool) {
     let secrets = Secrets::of(&pool);
@@ -67,7 +58,7 @@ async fn new_credentials_are_used_without_a_restart(pool: PgPool) {
     let [old, new] = users.each_ref().map(String::as_str);
     for user in [old, new] {
         sql(&pool, format!("CREATE ROLE {user} SUPERUSER LOGIN PASSWORD 'secret'")).await;
-        redis(&["SETUSER", user, "on", ">secret", "~*", "&*", "+@all"]).await;
+        redis_command(&["ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all"]).await;
     }
     secrets.renew(old);
     let builder = server(&pool, "rotation").env("DATABASE_URL", "").env("REDIS_URL", "");
@@ -81,7 +72,7 @@ async fn new_credentials_are_used_without_a_restart(pool: PgPool) {
     };
     server.line(renewed("postgres")).await.unwrap();
     server.line(renewed("redis")).await.unwrap();
-    redis(&["DELUSER", old]).await;
+    redis_command(&["ACL", "DELUSER", old]).await;
     sql(&pool, format!("ALTER ROLE {old} NOLOGIN")).await;
     // A file that makes no sense changes nothing.
     replace(&secrets.file("database"), "to be decided");
@@ -100,6 +91,6 @@ async fn new_credentials_are_used_without_a_restart(pool: PgPool) {
     for user in [old, new] {
         sql(&pool, format!("DROP ROLE {user}")).await;
     }
-    redis(&["DELUSER", new]).await;
+    redis_command(&["ACL", "DELUSER", new]).await;
     fs::remove_dir_all(&secrets.folder).unwrap();
 }

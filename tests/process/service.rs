@@ -4,6 +4,7 @@
     reason = "tests have their own client and find the servers they were given"
 )]
 use drill::process::{Builder, Server};
+use redis::AsyncConnectionConfig;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, PgPool};
 use std::time::Duration;
@@ -39,6 +40,16 @@ pub fn redis_url() -> String {
         .ok()
         .or_else(from_file)
         .expect("make test sets REDIS_URL, make services writes .env")
+}
+
+/// Gives Redis this command.
+pub async fn redis_command(words: &[&str]) {
+    let client = redis::Client::open(redis_url()).expect("a sound URL");
+    let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let connected = client.get_multiplexed_async_connection_with_config(&patient).await;
+    let mut command = redis::Cmd::new();
+    command.arg(words);
+    command.exec_async(&mut connected.expect("Redis is up")).await.expect("a command it knows");
 }
 
 pub fn client() -> reqwest::Client {

@@ -25,7 +25,7 @@ const ACQUIRE: Duration = Duration::from_secs(1);
 /// Longest time for one [`Postgres::run`], the wait for a connection included. Less than the server's own limit, which
 /// ends what is given up here.
 const WORK: Duration = Duration::from_millis(4500);
-/// Longest time for [`Postgres::missing_migrations`].
+/// Longest time for [`Postgres::migrations`].
 const CHECK: Duration = Duration::from_secs(1);
 /// Longest time to say goodbye to the server.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -102,23 +102,44 @@ impl Postgres {
         outcome.await?
     }
 
-    /// How many of these migrations the database has not had. Tells whether the database answers, within 1 s.
+    /// The migrations that the database has had. Tells whether it answers, within 1 s.
     ///
     /// # Errors
     /// As for [`Postgres::run`].
-    pub async fn missing_migrations(&self, versions: &[i64]) -> Result<i64, Error> {
-        const SQL: &str = "SELECT count(*) FROM unnest($1) AS version \
-            WHERE version NOT IN (SELECT version FROM _sqlx_migrations WHERE success)";
-        let ask = self.read("SELECT _sqlx_migrations", async |conn| {
-            sqlx::query_scalar(SQL).bind(versions).fetch_one(conn).await
-        });
+    pub async fn migrations(&self) -> Result<Vec<i64>, Error> {
+        const SQL: &str = "SELECT coalesce(array_agg(version), '{}') FROM _sqlx_migrations WHERE success";
+        let ask =
+            self.read("SELECT _sqlx_migrations", async |conn| sqlx::query_scalar(SQL).fetch_one(conn).await);
         match timeout(CHECK, ask).await {
             Err(_) => {
                 Err(Error::Unavailable(anyhow!("no answer in time").context("SELECT _sqlx_migrations")))
             }
             // There is no such table yet.
-            Ok(Err(error)) if error.code() == Some("42P01") => Ok(versions.len() as i64),
+            Ok(Err(error)) if error.code() == Some("42P01") => Ok(Vec::new()),
             Ok(answer) => answer,
+        }
+    }
+
+    /// How many connections the server has for all that sign in with this role.
+    ///
+    /// # Errors
+    /// As for [`Postgres::run`].
+    pub async fn most_connections(&self) -> Result<i64, Error> {
+        const SQL: &str = "SELECT least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1), \
+                current_setting('max_connections')::int \
+                - current_setting('superuser_reserved_connections')::int \
+                - coalesce(current_setting('reserved_connections', true)::int, 0))::bigint \
+            FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()";
+        self.read("SELECT pg_roles", async |conn| sqlx::query_scalar(SQL).fetch_one(conn).await).await
+    }
+
+    /// Warns when this process alone may want more connections than there are.
+    pub async fn check_most_connections(&self) {
+        let wanted = self.pool.status().max_size as i64;
+        if let Ok(most) = self.most_connections().await
+            && most < wanted
+        {
+            tracing::warn!(wanted, most, "DATABASE_MAX_CONNECTIONS is more than Postgres has for this role");
         }
     }
 

@@ -13,7 +13,7 @@ pub fn raw_lines(work: impl FnOnce()) -> Vec<String> {
         region: "eu-1".into(),
         log_level: "trace".into(),
         log_format: LogFormat::Json,
-        traces: false,
+        collector: None,
         span_queue: 2048,
     };
     let sink: &'static Sink = Box::leak(Box::new(Sink::new()));

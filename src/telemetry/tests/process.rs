@@ -23,7 +23,7 @@ fn settings(format: LogFormat) -> config::Telemetry {
         region: "local".into(),
         log_level: "info".into(),
         log_format: format,
-        traces: true,
+        collector: Some(String::new().into()),
         span_queue: 2048,
     }
 }
@@ -66,7 +66,7 @@ fn child_that_panics() {
     };
     panic("before the log");
     let telemetry =
-        telemetry::init(&config::Telemetry { traces: false, ..settings(LogFormat::Json) }).unwrap();
+        telemetry::init(&config::Telemetry { collector: None, ..settings(LogFormat::Json) }).unwrap();
     panic("token {\"secret\": 1}");
     let set = |filter| telemetry.filter.set(filter, "a test", None);
     set("off").unwrap();
@@ -82,7 +82,7 @@ fn child_that_panics() {
 #[ignore = "a process for the other tests"]
 fn child_for_people() {
     let telemetry =
-        telemetry::init(&config::Telemetry { traces: false, ..settings(LogFormat::Pretty) }).unwrap();
+        telemetry::init(&config::Telemetry { collector: None, ..settings(LogFormat::Pretty) }).unwrap();
     tracing::info!(port = 8080, "started");
     telemetry.export_spans(LIMIT);
     crate::telemetry::flush_lines(LIMIT);

@@ -189,14 +189,30 @@ async fn a_transaction_dropped_half_way_is_undone(_: PgPoolOptions, options: PgC
 }
 
 #[sqlx::test]
-async fn a_migration_is_missed_whatever_its_number(_: PgPoolOptions, options: PgConnectOptions) {
+async fn migrations_that_failed_do_not_count(_: PgPoolOptions, options: PgConnectOptions) {
     let db = postgres(&options, 1);
-    let versions = migrate::versions();
-    assert_eq!(db.missing_migrations(&versions).await.unwrap(), 0);
-    execute(&db, "DELETE FROM _sqlx_migrations WHERE version = 1").await.unwrap();
-    assert_eq!(db.missing_migrations(&versions).await.unwrap(), 1, "though there are newer ones");
+    let mut versions = migrate::versions();
+    assert_eq!(db.migrations().await.unwrap(), versions);
+    execute(&db, "UPDATE _sqlx_migrations SET success = false WHERE version = 1").await.unwrap();
+    versions.remove(0);
+    assert_eq!(db.migrations().await.unwrap(), versions);
     execute(&db, "DROP TABLE _sqlx_migrations").await.unwrap();
-    assert_eq!(db.missing_migrations(&versions).await.unwrap(), versions.len() as i64);
+    assert_eq!(db.migrations().await.unwrap(), [0; 0]);
+}
+
+#[sqlx::test]
+async fn the_least_of_all_limits_on_connections_holds(_: PgPoolOptions, options: PgConnectOptions) {
+    let role = format!("limited_{}", std::process::id());
+    let db = postgres(&options, 1);
+    execute(&db, format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 7").leak()).await.unwrap();
+    let limited = postgres(&options.clone().username(&role), 1);
+    assert!(db.most_connections().await.unwrap() > 7);
+    assert_eq!(limited.most_connections().await.unwrap(), 7);
+    let database = options.get_database().unwrap();
+    execute(&db, format!("ALTER DATABASE \"{database}\" CONNECTION LIMIT 3").leak()).await.unwrap();
+    assert_eq!(limited.most_connections().await.unwrap(), 3);
+    limited.close().await;
+    execute(&db, format!("DROP ROLE {role}").leak()).await.unwrap();
 }
 
 #[sqlx::test]
