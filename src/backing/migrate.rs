@@ -1,12 +1,12 @@
 //! Brings the schema up to date, from any number of processes at once.
-use crate::config::{self, Secret};
+use super::postgres;
+use crate::config::Secret;
 use anyhow::{Context, anyhow, ensure};
 use sqlx::{
     ConnectOptions, Connection, PgConnection,
     migrate::{Migrate, MigrateError, Migration, Migrator},
-    postgres::PgConnectOptions,
 };
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 #[cfg(test)]
@@ -51,9 +51,7 @@ pub async fn migrate(url: &Secret, patience: Duration) -> anyhow::Result<()> {
 }
 
 async fn connect(url: &Secret, patience: Duration) -> anyhow::Result<PgConnection> {
-    // The parser's own message may quote the URL, and with it the password.
-    let options = PgConnectOptions::from_str(url.expose()).ok().context("not a Postgres URL")?;
-    let options = options.application_name(config::PACKAGE).options(LIMITS).disable_statement_logging();
+    let options = postgres::options(url, LIMITS)?;
     let mut wait = Wait::start("waiting for the database");
     loop {
         let error = match timeout(CONNECT, options.connect()).await {
@@ -69,6 +67,9 @@ async fn connect(url: &Secret, patience: Duration) -> anyhow::Result<PgConnectio
 }
 
 async fn apply_missing(migrator: &Migrator, connection: &mut PgConnection) -> anyhow::Result<()> {
+    // A pooler keeps from the server what a session asks for, and leaves its lock with whoever comes next.
+    let level: String = sqlx::query_scalar("SHOW client_min_messages").fetch_one(&mut *connection).await?;
+    ensure!(level == "warning", "migrations need an address that leads past the pooler: docs/scaling.md");
     lock(connection).await?;
     connection.ensure_migrations_table(&migrator.table_name).await?;
     let applied = connection.list_applied_migrations(&migrator.table_name).await?;

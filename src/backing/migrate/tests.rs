@@ -2,7 +2,7 @@ use super::*;
 use crate::backing::postgres::Postgres;
 use sqlx::{
     migrate::MigrationType,
-    postgres::{PgPoolOptions, PgSslMode},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -127,4 +127,14 @@ async fn a_database_that_comes_late_is_waited_for(_: PgPoolOptions, options: PgC
     let url = url(&options);
     let (migrated, ()) = tokio::join!(migrate(&url, PATIENCE), late);
     migrated.unwrap();
+}
+
+#[sqlx::test(migrations = false)]
+async fn nothing_is_migrated_through_a_pooler(_: PgPoolOptions, options: PgConnectOptions) {
+    // To the server it looks like this: a session that asks for nothing.
+    let mut pooled = options.connect().await.unwrap();
+    let error = apply_missing(&EMBEDDED, &mut pooled).await.unwrap_err();
+    assert!(error.to_string().contains("past the pooler"), "{error:#}");
+    let db = Postgres::new(&url(&options), 1).unwrap();
+    assert_eq!(db.migrations().await.unwrap(), [0; 0]);
 }

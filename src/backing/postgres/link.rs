@@ -43,12 +43,12 @@ pub(super) struct Link {
 
 impl Links {
     pub(super) fn to(url: &Secret) -> anyhow::Result<Self> {
-        Ok(Self(Mutex::new(Policy { options: options(url)?, doubted: None })))
+        Ok(Self(Mutex::new(Policy { options: options(url, LIMITS)?, doubted: None })))
     }
 
     /// Makes every further connection with `url`, and gives up the present ones before their next use.
     pub(super) fn turn_to(&self, url: &Secret) -> anyhow::Result<()> {
-        *self.policy() = Policy { options: options(url)?, doubted: Some(Instant::now()) };
+        *self.policy() = Policy { options: options(url, LIMITS)?, doubted: Some(Instant::now()) };
         Ok(())
     }
 
@@ -75,10 +75,11 @@ impl Link {
     }
 }
 
-fn options(url: &Secret) -> anyhow::Result<PgConnectOptions> {
+/// How to connect to `url`, with these settings of the server's for the session.
+pub fn options<const N: usize>(url: &Secret, limits: [(&str, &str); N]) -> anyhow::Result<PgConnectOptions> {
     // The parser's own message may quote the URL, and with it the password.
     let options = PgConnectOptions::from_str(url.expose()).ok().context("not a Postgres URL")?;
-    Ok(options.application_name(config::PACKAGE).options(LIMITS).disable_statement_logging())
+    Ok(options.application_name(config::PACKAGE).options(limits).disable_statement_logging())
 }
 
 impl Manager for Links {

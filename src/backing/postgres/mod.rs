@@ -8,6 +8,7 @@ mod link;
 mod tests;
 
 pub use error::Error;
+pub use link::options;
 
 use crate::{
     config::Secret,
