@@ -1,6 +1,6 @@
 # All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies alerts stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants chaos chaos-mutants load services new-resource update help
+.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies alerts stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants chaos chaos-mutants load scaled services new-resource update help
 
 run watch: preview = --preview # example: its stub upstream
 run: ## serve, with a Postgres and a Redis of its own
@@ -75,6 +75,9 @@ chaos-mutants: ## drill: servers that do not get over a fault must be found out
 
 load: ## drill: up to ten times the capacity, which the server must keep
 	@scripts/drill load
+
+scaled: ## the API's tests through a PgBouncer and on a Redis Cluster; takes both as programs
+	@scripts/services run -- scripts/scaled
 
 services: ## only Postgres and Redis, to stay; writes .env (end them: scripts/services down)
 	@scripts/services up

@@ -17,24 +17,16 @@ fn secret(actor: &Actor) -> String {
 /// Every key of this service in Redis, and with a session's key what it holds.
 async fn stored(service: &Service) -> Vec<String> {
     let redis = &service.app.redis;
-    let (mut cursor, mut found) = (0_u64, Vec::new());
-    loop {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(redis.key("*")).arg("COUNT").arg(1000);
-        let (next, keys): (u64, Vec<String>) = redis.run("scan", &scan).await.expect("Redis answers");
-        for key in keys {
-            if key.contains("sessions:") && !key.ends_with(":limit") {
-                let all: Vec<String> =
-                    redis.run("all", redis::cmd("HGETALL").arg(&key)).await.expect("Redis answers");
-                found.extend(all);
-            }
-            found.push(key);
-        }
-        cursor = next;
-        if cursor == 0 {
-            return found;
+    let keys = redis.run("keys", redis::cmd("KEYS").arg(redis.key("*"))).await;
+    let mut found: Vec<String> = keys.expect("Redis answers");
+    for key in found.clone() {
+        if key.contains("sessions:") && !key.ends_with(":limit") {
+            let all: Vec<String> =
+                redis.run("all", redis::cmd("HGETALL").arg(&key)).await.expect("Redis answers");
+            found.extend(all);
         }
     }
+    found
 }
 
 #[sqlx::test]
