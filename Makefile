@@ -1,6 +1,6 @@
 # All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies alerts stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants chaos chaos-mutants load scaled services new-resource update help
+.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies alerts ready ready-mutants stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants chaos chaos-mutants load scaled services new-resource update help
 
 run watch: preview = --preview # example: its stub upstream
 run: ## serve, with a Postgres and a Redis of its own
@@ -48,6 +48,12 @@ fuzz: ## an hour of made-up log events; needs the nightly compiler and cargo-fuz
 
 alerts: ## drill: what must call somebody does, with a Prometheus and a server that has bad days
 	@scripts/alerts
+
+ready: ## drill: the readiness checklist, all twelve items of it executed; DRILL="--only metrics" for one
+	@scripts/drill ready $(DRILL)
+
+ready-mutants: ## drill: each item must fail on a project that has that fault
+	@scripts/drill ready --mutants $(DRILL)
 
 stop-matrix: ## drill: what a stop takes and loses; DRILL=--quick for one run under load
 	@scripts/drill stop-matrix $(DRILL)

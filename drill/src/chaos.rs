@@ -5,7 +5,7 @@ mod case;
 mod elsewhere;
 mod fault;
 mod judge;
-mod kill;
+pub mod kill;
 mod peers;
 mod postgres;
 

@@ -130,7 +130,7 @@ fn with_login(url: &str, user: &str, path: Option<&str>) -> Result<String> {
     Ok(format!("{scheme}://{user}:{PASSWORD}@{host}{}", &rest[end..]))
 }
 
-fn with_path(url: &str, path: &str) -> Result<String> {
+pub fn with_path(url: &str, path: &str) -> Result<String> {
     let (scheme, rest) = url.split_once("://").context("a URL has a scheme")?;
     let (rest, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
     let authority = rest.split('/').next().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! What runs the built service from outside, and stands in for what it talks to. Knows it as a binary and a contract only.
 //!
+//! - [`log`]: what every line of its log must be
 //! - [`process`]: starts the binary, reads its log, signals it and waits for its end
 //! - [`proxy`]: stands between two processes and misbehaves on demand
 //! - [`client`]: asks over many connections, and knows of each request whether it was answered
@@ -7,17 +8,20 @@
 //! - [`ground`]: a server with a database of its own, between proxies
 //! - [`traffic`]: a service's everyday requests, of every kind
 //! - [`report`]: how they say what they found
-//! - [`chaos`], [`load`], [`stop`], [`restart`], [`rollout`], [`mutants`]: the drills
-//! - [`upstream`]: a stub of the preview upstream, obedient to tests
+//! - [`ready`], [`chaos`], [`load`], [`stop`], [`restart`], [`rollout`], [`mutants`]: the drills
+//! - [`upstream`], [`collector`]: a stub of the preview upstream, obedient to tests, and one of a collector of traces
 
 pub mod chaos;
 pub mod client;
+pub mod collector;
 pub mod ground;
 pub mod limits;
 pub mod load;
+pub mod log;
 pub mod mutants;
 pub mod process;
 pub mod proxy;
+pub mod ready;
 pub mod report;
 pub mod restart;
 pub mod rollout;

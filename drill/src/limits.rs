@@ -31,6 +31,14 @@ impl Limit {
         }
     }
 
+    /// The share of the limit that `value` uses; 1 is all of it. Not finite where the limit is zero.
+    pub fn used(&self, value: f64) -> f64 {
+        match self.bound {
+            Bound::AtMost(most) => value / most,
+            Bound::AtLeast(least) => least / value,
+        }
+    }
+
     /// What is wrong with `value`, if it is out of bounds. A value that could not be measured (NaN) is.
     pub fn miss(&self, value: f64) -> Option<String> {
         let (fits, word) = match self.bound {
@@ -371,6 +379,63 @@ pub const OTHERS: Limit = Limit::at_most(
     "against that without the flood, or 20 ms",
 );
 
+// The readiness checklist.
+
+pub const LAST_LINE: Limit = Limit::at_most(
+    200.0,
+    "ms",
+    "until the line of a fatal fault is out",
+    "the hook waits so long for the log, and no longer",
+);
+pub const EXIT_FAULT: Limit = Limit::at_most(
+    3.0,
+    "s",
+    "exit after a fatal fault, with nobody reading the log",
+    "the limit of an exit without a lame duck: the waits for the log are 0.7 s in all",
+);
+pub const LEAKS: Limit = Limit::at_most(
+    0.0,
+    "secrets",
+    "secrets that came out",
+    "the promise: no secret in a line, a span, a metric or a refusal",
+);
+pub const DEGRADED: Limit = Limit::at_most(
+    5.0,
+    "s",
+    "until an outage, or its end, shows in /readyz",
+    "the promise; dependencies are asked every 2 s",
+);
+pub const SERIES: Limit = Limit::at_most(
+    50.0,
+    "series",
+    "series added by made-up requests",
+    "three histograms that something else has begun meanwhile; each made-up name would add sixteen",
+);
+pub const LAG_SEEN: Limit = Limit::at_least(
+    0.25,
+    "s",
+    "p99 lag of a process that is stopped for 300 ms again and again",
+    "the 300 ms, less a sample's 20 ms and the time to go on",
+);
+pub const LAG_CALM: Limit = Limit::at_most(
+    0.1,
+    "s",
+    "p99 lag of an idle process",
+    "a timer is a millisecond late, and the machine is shared",
+);
+pub const LAG_WINDOW: Limit = Limit::at_most(
+    11.0,
+    "s",
+    "until the lag is calm again",
+    "the window under way, the next one of 5 s, and a second",
+);
+pub const IN_TIME: Limit = Limit::at_least(
+    99.0,
+    "%",
+    "writes acknowledged within 0.5 s, tries included",
+    "the objective of deploy/monitoring/rules.yaml: 99 % take less than half a second",
+);
+
 // The negative control: what the same load must find in a server whose stop was spoilt.
 
 pub const MUTANT_LOST: Limit =
@@ -382,6 +447,12 @@ pub const MUTANT_CAUGHT: Limit =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limits_use_is_the_share_of_it() {
+        assert_eq!([EXIT.used(5.0), STOP_REQUESTS.used(1_000_000.0)], [0.2, 0.5]);
+        assert!(!LOST.used(0.0).is_finite() && !LOST.used(1.0).is_finite());
+    }
 
     #[test]
     fn a_value_out_of_bounds_or_not_measured_is_a_miss() {

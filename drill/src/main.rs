@@ -4,7 +4,9 @@ use std::{path::Path, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use drill::{
-    chaos, load, mutants, restart,
+    chaos, load, mutants,
+    ready::{self, Subject},
+    restart,
     rollout::{self, Cluster},
     stop::{self, Extent, stage::Setup},
 };
@@ -14,6 +16,8 @@ const USAGE: &str = "\
 usage: drill COMMAND
 
   upstream [--port N]                         the stub preview upstream; without a port, any free one
+  ready [--server PATH] [--only TITLE]        the twelve items of the readiness checklist
+  ready --mutants [--server PATH] [--only NAME]   the same on copies of the project with one fault each
   stop-matrix [--server PATH] [--quick]       what a stop takes and loses
   restart [--server PATH] [--runs N]          kill -9 to ready
   rollout [--server PATH] [--runs N]          rolling restarts of three processes under load
@@ -38,6 +42,14 @@ async fn main() -> Result<ExitCode> {
     let reports = Path::new(REPORTS);
     let passes = match args[..] {
         ["upstream", ref options @ ..] => return upstream(options).await,
+        ["ready", "--mutants", ref options @ ..] => {
+            let options = Options::read(options)?;
+            ready::mutants::run(&options.subject()?, options.only.as_deref(), reports).await?
+        }
+        ["ready", ref options @ ..] => {
+            let options = Options::read(options)?;
+            ready::run(&options.subject()?, options.only.as_deref(), reports).await?
+        }
         ["stop-matrix", ref options @ ..] => {
             let options = Options::read(options)?;
             let extent = if options.quick { Extent::Quick } else { Extent::Full };
@@ -141,6 +153,15 @@ impl Options {
             };
         }
         Ok(options)
+    }
+
+    /// The project in the current folder, and what was built of it.
+    fn subject(&self) -> Result<Subject> {
+        let setup = self.setup()?;
+        let server = std::fs::canonicalize(&setup.server)
+            .with_context(|| format!("{}: use make", setup.server.display()))?;
+        let target = server.ancestors().nth(2).context("a server is in target/release")?.to_owned();
+        Ok(Subject { setup: Setup { server, ..setup }, project: std::env::current_dir()?, target })
     }
 
     fn setup(&self) -> Result<Setup> {

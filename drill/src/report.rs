@@ -26,6 +26,8 @@ pub struct Report {
     start: Instant,
     rows: Vec<Row>,
     limits: Vec<&'static Limit>,
+    /// The cells are words, not numbers.
+    words: bool,
     width: usize,
 }
 
@@ -37,12 +39,24 @@ pub struct Row {
     pub cells: Vec<String>,
     /// What is wrong, in words.
     pub misses: Vec<String>,
+    /// It could not be measured, which is no better than a miss: `misses` says why.
+    pub unknown: bool,
     /// For the plot: the value that matters most, and its limit.
     pub point: Option<(f64, f64)>,
     /// Everything else that is worth keeping.
     pub detail: Value,
     /// What happened when, for a picture of its own.
     pub over_time: Option<Timeline>,
+}
+
+impl Row {
+    fn verdict(&self) -> &'static str {
+        match (self.misses.is_empty(), self.unknown) {
+            (true, _) => "pass",
+            (false, false) => "fail",
+            (false, true) => "unknown",
+        }
+    }
 }
 
 /// How the points are drawn.
@@ -67,7 +81,7 @@ impl Report {
         let head: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
         println!("{}", line(width, "", "", &head));
         let (about, rows, limits) = ("", Vec::new(), limits.to_vec());
-        Self { name, title, about, columns, start: Instant::now(), rows, limits, width }
+        Self { name, title, about, columns, start: Instant::now(), rows, limits, words: false, width }
     }
 
     /// What the page says of itself: how it was measured, and what the columns mean.
@@ -76,13 +90,20 @@ impl Report {
         Self { about, ..self }
     }
 
+    /// For cells that are words, not numbers.
+    #[must_use]
+    pub fn in_words(self) -> Self {
+        Self { words: true, ..self }
+    }
+
     /// Prints the row, and what is wrong with it below.
     pub fn add(&mut self, row: Row) {
         clear();
-        let verdict = if row.misses.is_empty() { "ok" } else { "MISS" };
-        println!("{}", line(self.width, verdict, &row.name, &row.cells));
+        let verdict = row.verdict();
+        let verdict = if row.misses.is_empty() { verdict.to_owned() } else { verdict.to_uppercase() };
+        println!("{}", line(self.width, &verdict, &row.name, &row.cells));
         for miss in &row.misses {
-            println!("       {miss}");
+            println!("         {miss}");
         }
         self.rows.push(row);
     }
@@ -131,6 +152,7 @@ impl Report {
                 self.columns.iter().zip(&row.cells).map(|(&column, cell)| (column.to_owned(), json!(cell)));
             json!({
                 "name": row.name,
+                "verdict": row.verdict(),
                 "passes": row.misses.is_empty(),
                 "misses": row.misses,
                 "cells": Value::Object(cells.collect()),
@@ -167,7 +189,7 @@ fn clear() {
 
 fn line(width: usize, verdict: &str, name: &str, cells: &[String]) -> String {
     let cells: String = cells.iter().map(|cell| format!("  {cell:>9}")).collect();
-    format!("{verdict:<5}  {name:<width$}{cells}")
+    format!("{verdict:<7}  {name:<width$}{cells}")
 }
 
 #[cfg(test)]

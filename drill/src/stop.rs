@@ -1,7 +1,7 @@
 //! `drill stop-matrix`: what a stop takes and loses, with every kind of peer, and under load.
 
 mod cases;
-mod load;
+pub mod load;
 mod peers;
 pub mod stage;
 #[cfg(target_os = "linux")]

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use axum::{
     Json, Router,
     extract::{Query, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -64,6 +64,11 @@ impl Stub {
         self.orders.get().calls
     }
 
+    /// The `traceparent` of each of those that had one.
+    pub fn callers(&self) -> Vec<String> {
+        self.orders.get().callers.clone()
+    }
+
     /// From now on every answer waits this long.
     pub fn delay(&self, delay: Duration) {
         self.orders.get().delay = delay;
@@ -84,6 +89,7 @@ impl Stub {
 #[derive(Default)]
 struct Order {
     calls: usize,
+    callers: Vec<String>,
     delay: Duration,
     answer: Option<(StatusCode, String)>,
 }
@@ -97,11 +103,17 @@ impl Orders {
     }
 }
 
-async fn preview(State(orders): State<Orders>, Query(query): Query<Vec<(String, String)>>) -> Response {
+async fn preview(
+    State(orders): State<Orders>,
+    headers: HeaderMap,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
     let parameter = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let (mut delay, answer) = {
         let mut order = orders.get();
         order.calls += 1;
+        let caller = headers.get("traceparent").and_then(|caller| caller.to_str().ok());
+        order.callers.extend(caller.map(str::to_owned));
         (order.delay, order.answer.clone())
     };
     if let Some(asked) = parameter("delay_ms").and_then(|value| value.parse().ok()) {

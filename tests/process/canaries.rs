@@ -1,10 +1,10 @@
 //! Secrets of every kind go in; none comes out in a log line, a span, a metric or a problem.
 use crate::{
-    collector::Collector,
     logs::assert_sound,
     service::{client, server, sign_up},
 };
 use drill::{
+    collector::Collector,
     process::{Server, Signal, run},
     upstream::Stub,
 };
@@ -54,7 +54,7 @@ async fn none_of_ten_thousand_secrets_leaves_the_process(pool: PgPool) {
 }
 
 async fn hunt(pool: &PgPool, canaries: usize) {
-    let (collector, upstream) = (Collector::start().await, Stub::start().await.unwrap());
+    let (collector, upstream) = (Collector::start().await.unwrap(), Stub::start().await.unwrap());
     let server = server(pool, "canaries")
         .env("LOG_LEVEL", LEVEL)
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)

@@ -1,9 +1,7 @@
 //! `server doctor`: every broken set-up has a name and a cure, and a sound one has neither.
-use crate::{
-    collector::Collector,
-    service::{BIN, redis_command, redis_url, server},
-};
+use crate::service::{BIN, redis_command, redis_url, server};
 use drill::{
+    collector::Collector,
     process::{Output, run},
     proxy::{Mode, Proxy},
 };
@@ -60,7 +58,7 @@ fn signed_in(url: &str, user: &str, password: &str) -> String {
 
 #[sqlx::test]
 async fn a_sound_set_up_has_no_fault(pool: PgPool) {
-    let collector = Collector::start().await;
+    let collector = Collector::start().await.unwrap();
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str());
     let said = doctor(&pool, &[endpoint]).await;
     assert_eq!(failed(&said), [""; 0], "{}", said.stdout);
@@ -199,7 +197,7 @@ async fn a_postgres_with_too_few_connections(pool: PgPool) {
 /// Accepts everything and answers nothing, as behind a firewall that drops what it does not like.
 #[sqlx::test]
 async fn a_black_hole_is_named_within_seconds(pool: PgPool) {
-    let collector = Collector::start().await;
+    let collector = Collector::start().await.unwrap();
     let mut urls = [database_url(&pool), redis_url(), collector.url.clone()];
     let mut proxies = Vec::new();
     for url in &mut urls {

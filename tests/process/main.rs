@@ -3,7 +3,6 @@
 mod bad_input;
 mod boot;
 mod canaries; // example
-mod collector;
 mod doctor;
 mod hostile;
 mod logs;

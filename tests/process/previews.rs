@@ -1,37 +1,17 @@
 //! A request's trace goes on in the upstream that it calls.
 use crate::{
-    collector::Collector,
     doctor::{doctor, failed},
     service::{client, server, sign_up},
     traces::{TRACE, attribute, count, hex, trace_of},
 };
-use axum::{Json, Router, http::HeaderMap, routing::get};
+use drill::{collector::Collector, upstream::Stub};
 use serde_json::json;
 use sqlx::PgPool;
-use std::sync::{Arc, Mutex};
-use tokio::{net::TcpListener, task::JoinSet};
-
-/// An upstream that remembers who called.
-async fn upstream() -> (String, Arc<Mutex<Vec<String>>>, JoinSet<()>) {
-    let callers = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&callers);
-    let preview = get(async move |headers: HeaderMap| {
-        seen.lock().unwrap().push(headers["traceparent"].to_str().unwrap().to_owned());
-        Json(json!({ "title": "t", "description": "d", "image_url": "https://a/b.png" }))
-    });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let mut server = JoinSet::new();
-    server.spawn(async {
-        axum::serve(listener, Router::new().route("/preview", preview)).await.unwrap();
-    });
-    (url, callers, server)
-}
 
 #[sqlx::test]
 async fn the_upstream_is_told_which_span_calls_it(pool: PgPool) {
-    let (collector, (upstream, callers, _serving)) = (Collector::start().await, upstream().await);
-    let server = server(&pool, "previews").env("PREVIEW_URL", upstream);
+    let (collector, upstream) = (Collector::start().await.unwrap(), Stub::start().await.unwrap());
+    let server = server(&pool, "previews").env("PREVIEW_URL", upstream.url());
     let server = server.env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url).start().await.unwrap();
     let cookie = sign_up(&server, "alice@example.com").await;
     let bookmark = client().post(server.url("/v1/bookmarks")).header("cookie", &cookie);
@@ -44,15 +24,16 @@ async fn the_upstream_is_told_which_span_calls_it(pool: PgPool) {
     // The session and the limit are one call; the cache is read and filled.
     assert_eq!((count(&calls, "postgresql"), count(&calls, "redis")), (1, 3), "{calls:#?}");
     let outbound = calls.iter().find(|call| attribute(call, "server.address").is_some()).unwrap();
-    assert_eq!(*callers.lock().unwrap(), [format!("00-{TRACE}-{}-01", hex(&outbound.span_id))]);
+    assert_eq!(upstream.callers(), [format!("00-{TRACE}-{}-01", hex(&outbound.span_id))]);
 }
 
 #[sqlx::test]
 async fn the_doctor_names_an_upstream_that_is_not_there(pool: PgPool) {
-    let (url, _callers, serving) = upstream().await;
+    let upstream = Stub::start().await.unwrap();
+    let url = upstream.url();
     let said = doctor(&pool, &[("PREVIEW_URL", &url)]).await;
     assert!(said.stdout.contains("PREVIEW_URL: answers, with 404"), "{}", said.stdout);
-    drop(serving);
+    drop(upstream);
     let said = doctor(&pool, &[("PREVIEW_URL", &url)]).await;
     assert_eq!(
         failed(&said),

@@ -1,15 +1,13 @@
 //! What a collector gets of one request.
-use crate::{
+use crate::service::{client, server, sign_up};
+use drill::{
     collector::Collector,
-    service::{client, server, sign_up},
+    process::{Server, Signal},
 };
-use drill::process::{Server, Signal};
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
     common::v1::any_value::Value::StringValue,
     trace::v1::{Span, span::SpanKind},
 };
-use prost::Message;
 use reqwest::RequestBuilder;
 use serde_json::json;
 use sqlx::PgPool;
@@ -37,9 +35,7 @@ pub async fn trace_of(request: RequestBuilder, server: Server, collector: &Colle
     server.signal(Signal::Term).unwrap();
     assert_eq!(server.wait().await.unwrap().code, Some(0));
 
-    let all = ExportTraceServiceRequest::decode(&collector.received()[..]).unwrap();
-    let spans = all.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
-    let spans = spans.flat_map(|scope| scope.spans).filter(|span| hex(&span.trace_id) == TRACE);
+    let spans = collector.spans().unwrap().into_iter().filter(|span| hex(&span.trace_id) == TRACE);
     let (mut own, calls): (Vec<_>, Vec<_>) = spans.partition(|span| span.kind() == SpanKind::Server);
     assert_eq!(own.len(), 1, "{own:#?}");
     let own = own.remove(0);
@@ -58,7 +54,7 @@ pub fn count(calls: &[Span], system: &str) -> usize {
 
 #[sqlx::test]
 async fn a_request_and_what_it_asks_are_one_trace_below_the_callers(pool: PgPool) {
-    let collector = Collector::start().await;
+    let collector = Collector::start().await.unwrap();
     let server = server(&pool, "traces").env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
     let server = server.start().await.unwrap();
     let cookie = sign_up(&server, "alice@example.com").await;

@@ -133,6 +133,7 @@ pub fn row(case: &Case, seen: &Seen) -> Row {
             "gauges": format!("{:?}, {:?}, {:?}", seen.before, seen.during, seen.after),
         }),
         over_time: Some(Timeline::of(case.name, &seen.samples, seen.start, (seen.begin, seen.end))),
+        ..Row::default()
     }
 }
 

@@ -34,15 +34,41 @@ use crate::{
 };
 
 pub const NAME: &str = "kill -9 amid writes";
-const KILLS: usize = 200;
-const WRITERS: usize = 8;
+/// As fast as it goes: some of so many hit each moment of a write.
+const PACE: Pace = Pace { kills: 200, apart: Duration::from_millis(100), writers: 8 };
 /// Between two tries of one write.
 const PAUSE: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often the server is killed, amid how many writers.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub kills: usize,
+    /// The longest time between a start and the next kill.
+    pub apart: Duration,
+    pub writers: usize,
+}
+
+/// What came of it.
+pub struct Killed {
+    pace: Pace,
+    /// From the first try of each acknowledged write to its acknowledgement.
+    pub took: Vec<Duration>,
+    /// Every try.
+    tries: Vec<Sample>,
+    /// Acknowledged, but not in the database.
+    pub lost: usize,
+    /// More than once in the database.
+    pub twice: usize,
+    /// The status of a session that is older than the first kill.
+    session: u16,
+    /// Of the load, of the first kill, of the last start.
+    times: [Instant; 3],
+}
+
 pub async fn row(setup: &Setup) -> Row {
-    match play(setup).await {
-        Ok(row) => row,
+    match play(setup, PACE).await {
+        Ok(killed) => killed.row(),
         Err(error) => empty(NAME.to_owned(), vec![format!("broke off: {error:#}")]),
     }
 }
@@ -52,13 +78,13 @@ struct Writes {
     address: SocketAddr,
     traffic: Traffic,
     stopped: AtomicBool,
-    /// What was answered with 201, or found done by a retry.
-    acknowledged: Mutex<Vec<String>>,
-    /// Every try, and the longest time from a first one to its acknowledgement.
-    tries: Mutex<(Vec<Sample>, Duration)>,
+    /// What was answered with 201, or found done by a retry, and how long that took.
+    acknowledged: Mutex<Vec<(String, Duration)>>,
+    tries: Mutex<Vec<Sample>>,
 }
 
-async fn play(setup: &Setup) -> Result<Row> {
+/// Kills and starts the server at that pace, while every writer retries until its write is acknowledged.
+pub async fn play(setup: &Setup, pace: Pace) -> Result<Killed> {
     let mut ground = Ground::start(setup, "kill", &[], None).await?;
     let (port, ops_port) = (restart::free_port().await?, restart::free_port().await?);
     let mut server = start(&ground.setup, port, ops_port)?;
@@ -68,14 +94,15 @@ async fn play(setup: &Setup) -> Result<Row> {
     let (stopped, acknowledged, tries) = Default::default();
     let writes = Arc::new(Writes { address, traffic, stopped, acknowledged, tries });
     let mut writers = JoinSet::new();
-    for writer in 0..WRITERS {
+    for writer in 0..pace.writers {
         writers.spawn(Arc::clone(&writes).run(writer));
     }
     let start = Instant::now();
     sleep(Duration::from_secs(1)).await;
     let begin = Instant::now();
-    for number in 1..=KILLS {
-        progress(&format!("kill {number} of {KILLS}"));
+    for number in 1..=pace.kills {
+        progress(&format!("kill {number} of {}", pace.kills));
+        sleep(pace.apart.mul_f64(crate::fraction())).await;
         server = restarted(server, &ground.setup, port, ops_port).await?;
     }
     let end = Instant::now();
@@ -94,7 +121,7 @@ async fn play(setup: &Setup) -> Result<Row> {
     }
     drop(server);
     ground.clear().await?;
-    Ok(judge(&writes, &found, session.status, [start, begin, end]))
+    Ok(writes.outcome(pace, &found, session.status, [start, begin, end]))
 }
 
 fn start(setup: &Setup, port: u16, ops_port: u16) -> Result<Server> {
@@ -104,9 +131,8 @@ fn start(setup: &Setup, port: u16, ops_port: u16) -> Result<Server> {
         .spawn()
 }
 
-/// Kills the server at a random moment, and starts the next one as a supervisor does.
+/// Kills the server, and starts the next one as a supervisor does.
 async fn restarted(server: Server, setup: &Setup, port: u16, ops_port: u16) -> Result<Server> {
-    sleep(Duration::from_millis(100).mul_f64(crate::fraction())).await;
     server.signal(Signal::Kill)?;
     server.wait().await?;
     let next = start(setup, port, ops_port)?;
@@ -157,10 +183,21 @@ impl Writes {
             is_retry = true;
             sleep(PAUSE).await;
         }
-        lock(&self.acknowledged).push(name);
-        let mut tries = lock(&self.tries);
-        tries.1 = tries.1.max(start.elapsed());
+        lock(&self.acknowledged).push((name, start.elapsed()));
         Ok(())
+    }
+
+    fn outcome(&self, pace: Pace, found: &HashMap<String, u64>, session: u16, times: [Instant; 3]) -> Killed {
+        let acknowledged = lock(&self.acknowledged);
+        Killed {
+            pace,
+            took: acknowledged.iter().map(|(_, took)| *took).collect(),
+            tries: lock(&self.tries).clone(),
+            lost: acknowledged.iter().filter(|(name, _)| !found.contains_key(name)).count(),
+            twice: found.values().filter(|count| **count > 1).count(),
+            session,
+            times,
+        }
     }
 
     fn note(&self, due: Instant, status: Option<u16>) {
@@ -169,51 +206,51 @@ impl Writes {
             retry_after: false,
             sets_cookie: false,
         });
-        lock(&self.tries).0.push(Sample { kind: Kind::Write, due, took: due.elapsed(), outcome });
+        lock(&self.tries).push(Sample { kind: Kind::Write, due, took: due.elapsed(), outcome });
     }
 }
 
-fn judge(
-    writes: &Writes,
-    found: &HashMap<String, u64>,
-    session: u16,
-    [start, begin, end]: [Instant; 3],
-) -> Row {
-    let acknowledged = lock(&writes.acknowledged);
-    let (samples, longest) = &*lock(&writes.tries);
-    let lost = acknowledged.iter().filter(|name| !found.contains_key(*name)).count() as f64;
-    let twice = found.values().filter(|count| **count > 1).count() as f64;
-    let last = samples.iter().filter(|sample| !sample.is_good()).map(|sample| sample.end()).max();
-    let back = last.map_or(0.0, |last| last.saturating_duration_since(end).as_secs_f64());
-    let good = samples.iter().filter(|sample| sample.is_good()).count();
-    let mut misses: Vec<String> = [
-        limits::ACKNOWLEDGED_LOST.miss(lost),
-        limits::WRITTEN_TWICE.miss(twice),
-        limits::KILLS.miss(KILLS as f64),
-        limits::BACK_AT_ONCE.miss(back),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    if session != 200 {
-        misses.push(format!("the session did not outlive the processes: {session}"));
+impl Killed {
+    /// What must hold at any pace.
+    pub fn misses(&self) -> Vec<String> {
+        let misses =
+            [limits::ACKNOWLEDGED_LOST.miss(self.lost as f64), limits::WRITTEN_TWICE.miss(self.twice as f64)];
+        let session = (self.session != 200)
+            .then(|| format!("the session did not outlive the processes: {}", self.session));
+        misses.into_iter().flatten().chain(session).collect()
     }
-    let cells = [
-        format!("{:.2}", longest.as_secs_f64()),
-        format!("{back:.2}"),
-        format!("{:.1}", 100.0 * good as f64 / samples.len().max(1) as f64),
-        "-".to_owned(),
-        format!("{:.0}", quantile(samples, 0.99)),
-        samples.len().to_string(),
-    ];
-    debug_assert_eq!(cells.len(), COLUMNS.len());
-    Row {
-        name: format!("{NAME}: {KILLS} times, {} writes", acknowledged.len()),
-        cells: cells.into(),
-        misses,
-        point: Some((back, limits::BACK_AT_ONCE.value())),
-        detail: json!({ "kills": KILLS, "acknowledged": acknowledged.len(), "lost": lost, "twice": twice, "tries": tally(samples) }),
-        over_time: Some(Timeline::of(NAME, samples, start, (begin, end))),
+
+    fn row(&self) -> Row {
+        let Self { pace, took, tries, times: [start, begin, end], .. } = self;
+        let last = tries.iter().filter(|sample| !sample.is_good()).map(|sample| sample.end()).max();
+        let back = last.map_or(0.0, |last| last.saturating_duration_since(*end).as_secs_f64());
+        let good = tries.iter().filter(|sample| sample.is_good()).count();
+        let longest = took.iter().max().map_or(f64::NAN, Duration::as_secs_f64);
+        let mut misses = self.misses();
+        misses.extend(
+            [limits::KILLS.miss(pace.kills as f64), limits::BACK_AT_ONCE.miss(back)].into_iter().flatten(),
+        );
+        let cells = [
+            format!("{longest:.2}"),
+            format!("{back:.2}"),
+            format!("{:.1}", 100.0 * good as f64 / tries.len().max(1) as f64),
+            "-".to_owned(),
+            format!("{:.0}", quantile(tries, 0.99)),
+            tries.len().to_string(),
+        ];
+        debug_assert_eq!(cells.len(), COLUMNS.len());
+        Row {
+            name: format!("{NAME}: {} times, {} writes", pace.kills, took.len()),
+            cells: cells.into(),
+            misses,
+            point: Some((back, limits::BACK_AT_ONCE.value())),
+            detail: json!({
+                "kills": pace.kills, "acknowledged": took.len(), "lost": self.lost, "twice": self.twice,
+                "tries": tally(tries),
+            }),
+            over_time: Some(Timeline::of(NAME, tries, *start, (*begin, *end))),
+            ..Row::default()
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub fn html(report: &Report, plot: Plot) -> String {
             format!("<tr>{}", cells.iter().map(|cell| format!("<td>{}", escape(cell))).collect::<String>())
         })
         .collect();
+    let words = if report.words { " class=words" } else { "" };
     let (title, about) = (escape(report.title), escape(report.about));
     let picture = plot::svg(&report.rows, plot);
     let over_time: String = report
@@ -47,13 +48,13 @@ pub fn html(report: &Report, plot: Plot) -> String {
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>{title}</title><style>{STYLE}</style><h1>{title}</h1>{verdict}<p>{about}</p>\
          <div class=scroll>{picture}</div>\
-         <h2>Results</h2><div class=scroll><table><tr><th><th>{head}{rows}</table></div>{over_time}\
+         <h2>Results</h2><div class=scroll><table{words}><tr><th><th>{head}{rows}</table></div>{over_time}\
          <h2>Limits</h2><table class=words><tr><th>Limit<th>Value<th>Where it comes from{limits}</table></html>\n"
     )
 }
 
 fn row(row: &Row) -> String {
-    let (class, word) = if row.misses.is_empty() { ("ok", "ok") } else { ("miss", "missed") };
+    let (class, word) = (if row.misses.is_empty() { "ok" } else { "miss" }, row.verdict());
     let cells: String = row.cells.iter().map(|cell| format!("<td>{}", escape(cell))).collect();
     let why: String =
         row.misses.iter().map(|miss| format!("<div class=why>{}</div>", escape(miss))).collect();

@@ -15,6 +15,20 @@ fn report(misses: &[&str]) -> Report {
     report
 }
 
+#[test]
+fn what_could_not_be_measured_is_no_pass() {
+    let row = |misses: &[&str], unknown| Row {
+        misses: misses.iter().map(|&miss| miss.to_owned()).collect(),
+        unknown,
+        ..Row::default()
+    };
+    let rows = [row(&[], false), row(&["late"], false), row(&["no answer"], true)];
+    assert_eq!(rows.each_ref().map(Row::verdict), ["pass", "fail", "unknown"]);
+    let mut report = report(&[]);
+    rows.into_iter().skip(2).for_each(|row| report.add(row));
+    assert!(!report.passes() && report.to_json()["rows"][2]["verdict"] == "unknown");
+}
+
 const BARS: Plot = Plot::Bars { title: "Exit", unit: "s" };
 const DOTS: Plot = Plot::Dots { title: "Exit", unit: "s" };
 

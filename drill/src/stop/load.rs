@@ -22,7 +22,7 @@ use crate::{
 const MIX: Mix =
     Mix { keep_alive: 60, thinking: 20, think: Duration::from_millis(200), fresh: 8, http2: 20, streams: 2 };
 /// The clients of one run, for its row.
-const CLIENTS: &str = "80 h1, 20 h2, 8 fresh";
+pub const CLIENTS: &str = "80 h1, 20 h2, 8 fresh";
 
 const RUNS: usize = 20;
 /// Answers before the signal. More come during the stop.
@@ -33,9 +33,9 @@ const CONTROLS: usize = 20;
 const BEFORE_CONTROL: u64 = 2_000;
 
 /// What came of a run.
-struct Run {
-    exit: Exit,
-    counts: Counts,
+pub struct Run {
+    pub exit: Exit,
+    pub counts: Counts,
     signal: Instant,
     last_line: Option<String>,
 }
@@ -89,7 +89,8 @@ pub async fn control(setup: &Setup, name: &str) -> Row {
     last.map_or_else(Row::default, |run| run.control(name))
 }
 
-async fn play(setup: &Setup, name: &str, lame_duck: &str, before: u64) -> Result<Run> {
+/// A stop once there were so many answers.
+pub async fn play(setup: &Setup, name: &str, lame_duck: &str, before: u64) -> Result<Run> {
     let env = [("SHUTDOWN_LAME_DUCK", lame_duck)];
     let stage = Stage::start(setup, name, Mode::Pass, &env).await?;
     stage.server.ready().await?;
@@ -106,11 +107,15 @@ async fn play(setup: &Setup, name: &str, lame_duck: &str, before: u64) -> Result
 }
 
 impl Run {
-    fn row(&self, name: String, exit: &Limit) -> Row {
-        let took = (self.exit.took.as_secs_f64() * 1000.0).round() / 1000.0;
+    /// Seconds from the signal to the exit.
+    pub fn took(&self) -> f64 {
+        (self.exit.took.as_secs_f64() * 1000.0).round() / 1000.0
+    }
+
+    pub fn misses(&self, exit: &Limit) -> Vec<String> {
         let counts = &self.counts;
         let misses = [
-            exit.miss(took),
+            exit.miss(self.took()),
             limits::LOST.miss(counts.lost as f64),
             limits::TURNED_AWAY.miss(counts.turned_away as f64),
             limits::REFUSALS.miss(counts.failed() as f64),
@@ -119,10 +124,15 @@ impl Run {
         ];
         let mut misses: Vec<String> = misses.into_iter().flatten().collect();
         misses.extend(counts.losses.iter().take(5).map(|loss| self.describe(loss)));
+        misses
+    }
+
+    fn row(&self, name: String, exit: &Limit) -> Row {
+        let took = self.took();
         Row {
             name,
             cells: self.cells(took),
-            misses,
+            misses: self.misses(exit),
             point: Some((took, exit.value())),
             detail: self.detail(),
             ..Row::default()
