@@ -444,6 +444,9 @@ pub const MUTANT_LOST: Limit =
 pub const MUTANT_CAUGHT: Limit =
     Limit::at_least(1.0, "misses", "limits missed", "a drill that cannot fail shows nothing");
 
+pub const MUTANT_FOUND: Limit =
+    Limit::at_least(1.0, "items", "items that find a fault", "a list that cannot fail shows nothing");
+
 #[cfg(test)]
 mod tests {
     use super::*;

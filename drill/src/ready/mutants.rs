@@ -75,7 +75,7 @@ const MUTANTS: [Mutant; 15] = [
 ///
 /// When a patch no longer applies, or a mutant cannot be built.
 pub async fn run(subject: &Subject, only: Option<&str>, folder: &Path) -> Result<bool> {
-    let limits = [&limits::MUTANT_CAUGHT];
+    let limits = [&limits::MUTANT_FOUND];
     let mut report =
         Report::new("ready-mutants", "Readiness, spoilt", WIDTH, COLUMNS, &limits).about(ABOUT).in_words();
     let has_example = fs::exists("src/api/bookmarks")?;
@@ -138,7 +138,7 @@ impl Mutant {
             name: self.name.to_owned(),
             cells: vec![self.item.to_string(), numbers.join(", "), found + &reasons],
             misses,
-            point: Some((red.len() as f64, limits::MUTANT_CAUGHT.value())),
+            point: Some((red.len() as f64, limits::MUTANT_FOUND.value())),
             detail: json!({ "patch": self.patch, "red": red.into_iter().map(|(item, why)| json!({ "item": item, "why": why })).collect::<Vec<_>>() }),
             ..Row::default()
         }

@@ -117,7 +117,7 @@ pub async fn under_load(subject: &Subject) -> Result<Finding> {
     }
     finding.misses.dedup();
     finding.evidence = format!(
-        "{} stops amid {sent} requests ({CLIENTS}): {lost} lost; exit after {} s, 25 s allowed",
+        "{} stops amid {sent} requests ({CLIENTS}): {lost} lost; exit after {} s of the 25 s allowed",
         stops.len(),
         took.join(", ")
     );

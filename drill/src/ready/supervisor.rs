@@ -25,11 +25,11 @@ pub async fn check(subject: &Subject) -> Result<Finding> {
     let unit = Unit::read(&subject.project.join("deploy/systemd/server.service"))?;
     let mut finding = Finding::default();
     deployment(&subject.project, &mut finding)?;
+    let outages = kills(&unit, &subject.setup, &mut finding).await?;
     // A fault is one more end to be got over; settings that are wrong are not.
     let exit = |code| Exit { code: Some(code), signal: None, took: Duration::ZERO };
     finding.misses.extend(unit.again(&exit(1), &[]).err());
     finding.unless(unit.again(&exit(78), &[]).is_err(), "the unit tries again what invalid settings prevent");
-    let outages = kills(&unit, &subject.setup, &mut finding).await?;
     let worst = outages.iter().max().map_or(f64::NAN, |outage| outage.as_secs_f64() * 1000.0);
     finding.hold(&limits::RESTART_OUTAGE, worst);
     finding.evidence = format!(
