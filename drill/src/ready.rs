@@ -1,5 +1,6 @@
 //! `drill ready`: the readiness checklist, each item executed on the built server with its real services.
 
+mod canaries;
 mod ci;
 mod health;
 mod logs;
@@ -78,6 +79,8 @@ struct Finding {
 
 impl Finding {
     fn hold(&mut self, limit: &Limit, value: f64) {
+        // Nobody reads more digits than these.
+        let value = (value * 1000.0).round() / 1000.0;
         self.misses.extend(limit.miss(value));
         let used = Some(100.0 * limit.used(value)).filter(|used| used.is_finite());
         self.used = self.used.into_iter().chain(used).reduce(f64::max);
