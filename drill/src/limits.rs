@@ -31,11 +31,11 @@ impl Limit {
         }
     }
 
-    /// The share of the limit that `value` uses; 1 is all of it. Not finite where the limit is zero.
-    pub fn used(&self, value: f64) -> f64 {
+    /// The share of the limit that `value` uses; 1 is all of it. None where a limit has no room, or no end.
+    pub fn used(&self, value: f64) -> Option<f64> {
         match self.bound {
-            Bound::AtMost(most) => value / most,
-            Bound::AtLeast(least) => least / value,
+            Bound::AtMost(most) if most > 0.0 => Some(value / most),
+            _ => None,
         }
     }
 
@@ -453,8 +453,8 @@ mod tests {
 
     #[test]
     fn a_limits_use_is_the_share_of_it() {
-        assert_eq!([EXIT.used(5.0), STOP_REQUESTS.used(1_000_000.0)], [0.2, 0.5]);
-        assert!(!LOST.used(0.0).is_finite() && !LOST.used(1.0).is_finite());
+        assert_eq!(EXIT.used(5.0), Some(0.2));
+        assert_eq!([LOST.used(1.0), STOP_REQUESTS.used(1_000_000.0)], [None; 2]);
     }
 
     #[test]

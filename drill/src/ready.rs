@@ -82,7 +82,7 @@ impl Finding {
         // Nobody reads more digits than these.
         let value = (value * 1000.0).round() / 1000.0;
         self.misses.extend(limit.miss(value));
-        let used = Some(100.0 * limit.used(value)).filter(|used| used.is_finite());
+        let used = limit.used(100.0 * value).filter(|used| used.is_finite());
         self.used = self.used.into_iter().chain(used).reduce(f64::max);
     }
 
