@@ -70,7 +70,7 @@ pub struct Subject {
 /// What came of an item that could be measured.
 #[derive(Debug, Default)]
 struct Finding {
-    /// In one line.
+    /// What holds, in one line.
     evidence: String,
     misses: Vec<String>,
     /// The highest share of a limit that was used, in percent.
@@ -153,6 +153,8 @@ impl Item {
         match outcome {
             Ok(Ok(Finding { evidence, misses, used })) => {
                 let point = used.map(|used| (used, 100.0));
+                // It says what holds: of an item that failed, the misses tell.
+                let evidence = if misses.is_empty() { evidence } else { String::new() };
                 Row { name, cells: vec![evidence], misses, point, detail, ..Row::default() }
             }
             Ok(Err(error)) => unknown(name, format!("{error:#}"), detail),
@@ -189,12 +191,13 @@ mod tests {
                 let mut finding = Finding::default();
                 finding.hold(&limits::DEGRADED, 6.0);
                 finding.hold(&limits::LOST, 0.0);
+                finding.evidence = "all is well".to_owned();
                 Ok(finding)
             })
         });
         let row = late.row(&subject()).await;
         assert!(!row.unknown && row.misses.len() == 1, "{row:?}");
-        assert_eq!(row.point, Some((120.0, 100.0)));
+        assert_eq!((row.point, &*row.cells), (Some((120.0, 100.0)), &[String::new()][..]));
     }
 
     #[test]
