@@ -6,16 +6,41 @@ use crate::{
     http::{rate_limit::Limiter, session::Sessions},
 };
 use axum::extract::FromRef;
+use std::{ops::Deref, sync::Arc};
 
-#[derive(Clone, FromRef)]
-pub struct App {
-    pub postgres: Postgres,
-    pub redis: Redis,
-    pub outbound: Option<Outbound>, // example: the preview upstream, `None` without `PREVIEW_URL`
-    pub passwords: Passwords,
-    pub sessions: Sessions,
-    pub limiter: Limiter,
-    pub sign_in_limiter: SignInLimiter,
+/// All parts behind one count: the router copies this several times per request.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+macro_rules! parts {
+    ($($name:ident: $part:ty,)*) => {
+        pub struct Parts {
+            $(pub $name: $part,)*
+        }
+        $(impl FromRef<App> for $part {
+            fn from_ref(app: &App) -> Self {
+                app.$name.clone()
+            }
+        })*
+    };
+}
+
+parts! {
+    postgres: Postgres,
+    redis: Redis,
+    outbound: Option<Outbound>, // example: the preview upstream, `None` without `PREVIEW_URL`
+    passwords: Passwords,
+    sessions: Sessions,
+    limiter: Limiter,
+    sign_in_limiter: SignInLimiter,
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// The limit on sign-ins, tighter than the one on requests.
@@ -31,7 +56,7 @@ impl App {
         let redis = Redis::new(&config.redis_url, &config.redis_prefix)?;
         let outbound = config.preview_url.as_ref(); // example
         let outbound = outbound.map(|url| Outbound::new(url, config.preview_timeout)); // example
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             postgres: Postgres::new(&config.database_url, config.database_max_connections)?,
             outbound: outbound.transpose()?, // example
             passwords: Passwords::new(config.worker_threads),
@@ -39,7 +64,7 @@ impl App {
             limiter: Limiter::new(redis.clone(), "requests", config.rate_limit),
             sign_in_limiter: SignInLimiter(Limiter::new(redis.clone(), "sign-ins", config.login_rate_limit)),
             redis,
-        })
+        })))
     }
 }
 // cargo-generate {% endraw %}{% endcapture %}{% assign lines = file | split: "// cargo-generate" | first | newline_to_br | split: "<br />" %}{% for line in lines %}{% unless example == false and line contains "// example" %}{{ line }}{% endunless %}{% endfor -%}

@@ -15,8 +15,7 @@ use crate::{
     config::Config,
     http::{
         Problem,
-        admission::{self, Admission},
-        body::{self, Bodies},
+        admission::Admission,
         observe::{self, Observe},
         security, session,
     },
@@ -24,6 +23,7 @@ use crate::{
 };
 use axum::{Json, Router, http::Uri, middleware::from_fn_with_state};
 use serde::Serialize;
+use std::sync::Arc;
 use tower::ServiceBuilder;
 use utoipa::{ToSchema, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -39,17 +39,14 @@ fn resources() -> OpenApiRouter<App> {
 
 /// The public router.
 pub fn router(app: App, config: &Config, drain: Drain) -> Router {
-    let (request_timeout, trusted_proxies) = (config.request_timeout, config.trusted_proxies);
-    let observe = Observe { request_timeout, trusted_proxies, drain };
     let admission = Admission::new(config.max_in_flight, config.queue_wait);
-    let limits = from_fn_with_state(app.clone(), session::identify);
+    let observe = Observe::new(config.request_timeout, config.trusted_proxies, admission, drain);
+    let identity = Arc::new((app.sessions.clone(), app.limiter.clone()));
+    let limits = from_fn_with_state(identity, session::identify);
 
     let (resources, document) = resources().route_layer(limits).routes(routes!(root)).split_for_parts();
-    let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(observe, observe::observe))
-        .layer(security::csrf())
-        .layer(from_fn_with_state(Bodies::default(), body::read))
-        .layer(from_fn_with_state(admission, admission::admit));
+    let layers =
+        ServiceBuilder::new().layer(from_fn_with_state(observe, observe::observe)).layer(security::csrf());
     resources
         .merge(docs::routes(&docs::complete(document)))
         .fallback(not_found)

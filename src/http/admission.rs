@@ -4,24 +4,18 @@ use crate::telemetry::{
     metrics,
     request::{self, Part, Stopwatch},
 };
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A bounded number of places.
-#[derive(Clone)]
 pub struct Admission {
-    places: Arc<Semaphore>,
+    places: Semaphore,
     longest_wait: Duration,
 }
 
 impl Admission {
     pub fn new(places: usize, longest_wait: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))), longest_wait }
+        Self { places: Semaphore::new(places.min(Semaphore::MAX_PERMITS)), longest_wait }
     }
 
     /// A place, within the longest wait and the request's deadline.
@@ -42,16 +36,6 @@ impl Admission {
             }
         }
     }
-}
-
-/// Runs the request once it has a place.
-pub async fn admit(
-    State(admission): State<Admission>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let _place = admission.enter().await?;
-    Ok(next.run(request).await)
 }
 
 #[cfg(test)]

@@ -5,13 +5,10 @@ use super::Problem;
 use crate::telemetry::{metrics, request};
 use axum::{
     body::{Body, HttpBody},
-    extract::{Request, State},
     http::StatusCode,
-    middleware::Next,
-    response::Response,
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
@@ -29,32 +26,30 @@ const SMALL: usize = 16 << 10;
 const LARGE: usize = 64 << 20;
 
 /// The memory for bodies.
-#[derive(Clone)]
-pub struct Bodies(Arc<Semaphore>);
+pub struct Bodies(Semaphore);
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(LARGE)))
+        Self(Semaphore::new(LARGE))
     }
-}
-
-/// Hands the request on with its body in memory. A route that is to stream its body belongs outside this layer.
-///
-/// # Errors
-/// 413 over 1 MiB, at once when that is declared; 408 after 10 s; 400 when the body breaks off; 503 when too many others
-/// send long ones.
-pub async fn read(State(bodies): State<Bodies>, request: Request, next: Next) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    if body.is_end_stream() {
-        return Ok(next.run(Request::from_parts(head, body)).await);
-    }
-    let time = request::at_most(TIME).saturating_sub(HEADSTART);
-    let whole = timeout(time, bodies.whole(body)).await;
-    let (body, _memory) = whole.unwrap_or_else(|_| Err(too_slow()))?;
-    Ok(next.run(Request::from_parts(head, Body::from(body))).await)
 }
 
 impl Bodies {
+    /// The whole body, and its share of the memory.
+    ///
+    /// # Errors
+    /// 413 over 1 MiB, at once when that is declared; 408 after 10 s; 400 when the body breaks off; 503 when too many
+    /// others send long ones.
+    pub async fn read(&self, body: Body) -> Result<(Body, Option<SemaphorePermit<'_>>), Problem> {
+        if body.is_end_stream() {
+            return Ok((body, None));
+        }
+        let time = request::at_most(TIME).saturating_sub(HEADSTART);
+        let whole = timeout(time, self.whole(body)).await;
+        let (body, memory) = whole.unwrap_or_else(|_| Err(too_slow()))?;
+        Ok((Body::from(body), Some(memory)))
+    }
+
     async fn whole(&self, body: Body) -> Result<(Vec<u8>, SemaphorePermit<'_>), Problem> {
         if body.size_hint().lower() > LIMIT as u64 {
             return Err(too_large());

@@ -1,5 +1,8 @@
-//! The outermost layer: gives each request its id, deadline and span, and tells of it when it is done.
-use super::{Problem, report::Watched, request_id, security};
+//! The way in and out: each request gets its id, deadline and span, its body and its place, and is told of when it is
+//! done.
+//!
+//! One layer for all of it: whatever lies inside of a layer of axum's is copied once more for each request.
+use super::{Problem, admission::Admission, body::Bodies, report::Watched, request_id, security};
 use crate::{
     runtime::polls::{self, Route},
     server::drain::{Drain, Phase},
@@ -20,23 +23,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What the layer needs to know of the settings.
-#[derive(Clone)]
+/// What all requests share.
 pub struct Observe {
-    pub request_timeout: Duration,
-    pub trusted_proxies: usize,
-    pub drain: Drain,
+    request_timeout: Duration,
+    trusted_proxies: usize,
+    admission: Admission,
+    bodies: Bodies,
+    drain: Drain,
 }
 
 /// Runs the request under its deadline; whatever happens inside, the client gets an answer and the log one line.
-pub async fn observe(State(mut observe): State<Observe>, request: Request, next: Next) -> Response {
+pub async fn observe(State(observe): State<Arc<Observe>>, request: Request, next: Next) -> Response {
     let current = observe.current(&request, Instant::now());
     let route = Route::new(request.extensions().get().map_or("<unmatched>", MatchedPath::as_str));
     let work = async {
         let watched = Watched::new(Arc::clone(&current), &request);
         let mut response = tokio::select! {
-            response = answer(request, next, current.deadline) => response,
-            () = observe.drain.reached(Phase::Cut) => watched.cut(&observe.drain),
+            biased;
+            response = observe.answer(request, next, current.deadline) => response,
+            () = observe.cut() => watched.cut(&observe.drain),
         };
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&current.id) {
@@ -51,6 +56,15 @@ pub async fn observe(State(mut observe): State<Observe>, request: Request, next:
 }
 
 impl Observe {
+    pub fn new(
+        request_timeout: Duration,
+        trusted_proxies: usize,
+        admission: Admission,
+        drain: Drain,
+    ) -> Arc<Self> {
+        Arc::new(Self { request_timeout, trusted_proxies, admission, bodies: Bodies::default(), drain })
+    }
+
     fn current(&self, request: &Request, start: Instant) -> Arc<Current> {
         let headers = request.headers();
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
@@ -62,18 +76,28 @@ impl Observe {
             traces::server_span(headers, request.method()),
         )
     }
-}
 
-/// The answer, in time and without a panic.
-async fn answer(request: Request, next: Next, deadline: Instant) -> Response {
-    let (parts, body) = request.into_parts();
-    if let Err(problem) = security::check(&parts) {
-        return problem.into_response();
+    /// The answer, in time and without a panic.
+    async fn answer(&self, request: Request, next: Next, deadline: Instant) -> Response {
+        let work = AssertUnwindSafe(self.admit(request, next)).catch_unwind();
+        match tokio::time::timeout_at(deadline.into(), work).await {
+            Ok(Ok(response)) => response.into_response(),
+            Ok(Err(_)) => Problem::internal(anyhow::anyhow!("a handler panicked")).into_response(),
+            Err(_) => Problem::timeout().into_response(),
+        }
     }
-    let work = AssertUnwindSafe(next.run(Request::from_parts(parts, body))).catch_unwind();
-    match tokio::time::timeout_at(deadline.into(), work).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => Problem::internal(anyhow::anyhow!("a handler panicked")).into_response(),
-        Err(_) => Problem::timeout().into_response(),
+
+    /// Runs a sound request once its body is here and it has a place.
+    async fn admit(&self, request: Request, next: Next) -> Result<Response, Problem> {
+        let (head, body) = request.into_parts();
+        security::check(&head)?;
+        let (body, _memory) = self.bodies.read(body).await?;
+        let _place = self.admission.enter().await?;
+        Ok(next.run(Request::from_parts(head, body)).await)
+    }
+
+    /// The moment when the stop has no more time for requests.
+    async fn cut(&self) {
+        self.drain.clone().reached(Phase::Cut).await;
     }
 }

@@ -2,7 +2,10 @@
 use super::stalls::Stalls;
 use crate::{
     config::Shutdown,
-    http::observe::{self, Observe},
+    http::{
+        admission::Admission,
+        observe::{self, Observe},
+    },
     server::drain::Conductor,
 };
 use axum::{Router, body::Body, extract::Request, middleware::from_fn_with_state, routing::get};
@@ -42,7 +45,7 @@ async fn a_handler_that_holds_its_worker_is_named_while_it_does() {
     let stalls = Stalls::watch().unwrap();
     let shutdown = Shutdown { budget: LIMIT, lame_duck: LIMIT, drain: LIMIT };
     let conductor = Conductor::new(shutdown);
-    let observe = Observe { request_timeout: LIMIT, trusted_proxies: 0, drain: conductor.drain() };
+    let observe = Observe::new(LIMIT, 0, Admission::new(1000, LIMIT), conductor.drain());
     let (wake, asleep) = mpsc::channel::<()>();
     let (asleep, enough) = (Arc::new(Mutex::new(asleep)), Arc::new(AtomicBool::new(false)));
     let stop = Arc::clone(&enough);

@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 use tokio::{net::TcpStream, time::sleep};
-use tower::ServiceExt;
+use tower::Service;
 
 /// Between the listener's end and that of the idle connections: what was on its way gets its answer.
 const QUIET: Duration = Duration::from_secs(1);
@@ -50,18 +50,11 @@ pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, drain: Drai
     SockRef::from(&tcp).set_send_buffer_size(SEND_BUFFER).ok();
     let activity = Arc::new(Activity::default());
     let socket = TokioIo::new(Socket::new(tcp, Arc::clone(&activity)));
-    let (turns, phase) = (Arc::clone(&activity), drain.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (turn, phase) = (turns.begin(), phase.clone());
-        let http1 = request.version() < Version::HTTP_2;
-        let answer = answer(router.clone(), request, peer);
-        async move {
-            let mut answer = answer.await;
-            if http1 && phase.phase() > Phase::Serving {
-                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(answer.map(|body| Answer::new(body, turn)))
-        }
+    let routes = Arc::new(Routes { router, peer, drain: drain.clone() });
+    let turns = Arc::clone(&activity);
+    let service = service_fn(move |request| {
+        let (routes, turn) = (Arc::clone(&routes), turns.begin());
+        async move { Ok::<_, Infallible>(routes.answer(request).await.map(|body| Answer::new(body, turn))) }
     });
     let mut connection = pin!(BUILDER.serve_connection(socket, service));
 
@@ -90,21 +83,36 @@ pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, drain: Drai
     activity.under_way()
 }
 
-/// The router's answer. A panic that no layer has caught costs this request, not the others of the connection.
-async fn answer(router: Router, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(ConnectInfo(peer));
-    match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
-        Ok(Ok(answer)) => answer,
-        Err(_) => {
-            let mut answer = Response::new(Body::from(FAULT));
-            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            answer
-                .headers_mut()
-                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-            answer
+/// What the requests of one connection share.
+struct Routes {
+    router: Router,
+    peer: SocketAddr,
+    drain: Drain,
+}
+
+impl Routes {
+    /// The router's answer. A panic that no layer has caught costs this request, not the others of the connection.
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let http1 = request.version() < Version::HTTP_2;
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let routed = AssertUnwindSafe(self.router.clone().call(request)).catch_unwind();
+        let mut answer = match routed.await {
+            Ok(Ok(answer)) => answer,
+            Err(_) => fault(),
+        };
+        if http1 && self.drain.phase() > Phase::Serving {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        answer
     }
+}
+
+fn fault() -> Response<Body> {
+    let mut answer = Response::new(Body::from(FAULT));
+    *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    answer
 }
 
 const FAULT: &str = r#"{"type":"about:blank","title":"Internal Server Error","status":500,"detail":"The service failed; the failure is logged.","code":"internal","request_id":""}"#;

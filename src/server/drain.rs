@@ -10,7 +10,10 @@ use crate::config::Shutdown;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -23,11 +26,20 @@ pub enum Phase {
     Cut,
 }
 
+const PHASES: [Phase; 4] = [Phase::Serving, Phase::LameDuck, Phase::Closing, Phase::Cut];
+
 /// What connections and requests listen to.
 #[derive(Clone)]
 pub struct Drain {
-    phase: watch::Receiver<Phase>,
-    cut: Arc<Mutex<Cut>>,
+    announced: watch::Receiver<Phase>,
+    shared: Arc<Shared>,
+}
+
+/// What is read in passing, without the lock that `announced` needs.
+#[derive(Default)]
+struct Shared {
+    phase: AtomicU8,
+    cut: Mutex<Cut>,
 }
 
 /// Requests cut, by route.
@@ -35,12 +47,12 @@ pub type Cut = BTreeMap<String, usize>;
 
 impl Drain {
     pub fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        PHASES[usize::from(self.shared.phase.load(Relaxed))]
     }
 
     /// Waits until the server is in `phase`, or past it.
     pub async fn reached(&mut self, phase: Phase) {
-        if self.phase.wait_for(|now| *now >= phase).await.is_err() {
+        if self.announced.wait_for(|now| *now >= phase).await.is_err() {
             // Nobody is left to announce anything.
             std::future::pending().await
         }
@@ -48,30 +60,30 @@ impl Drain {
 
     /// Counts a request that was cut.
     pub fn cut(&self, route: &str) {
-        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cut = self.shared.cut.lock().unwrap_or_else(PoisonError::into_inner);
         *cut.entry(route.to_owned()).or_default() += 1;
     }
 }
 
 /// What announces the phases.
 pub struct Conductor {
-    phase: watch::Sender<Phase>,
-    cut: Arc<Mutex<Cut>>,
+    announced: watch::Sender<Phase>,
+    shared: Arc<Shared>,
     timeline: Shutdown,
 }
 
 impl Conductor {
     pub fn new(timeline: Shutdown) -> Self {
-        Self { phase: watch::Sender::new(Phase::Serving), cut: Arc::default(), timeline }
+        Self { announced: watch::Sender::new(Phase::Serving), shared: Arc::default(), timeline }
     }
 
     pub fn drain(&self) -> Drain {
-        Drain { phase: self.phase.subscribe(), cut: Arc::clone(&self.cut) }
+        Drain { announced: self.announced.subscribe(), shared: Arc::clone(&self.shared) }
     }
 
     /// The requests cut so far.
     pub fn cut(&self) -> Cut {
-        self.cut.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.cut.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Leads `server` to its end: announces each phase at its time, counted from now. A process that nobody was sent to
@@ -101,7 +113,8 @@ impl Conductor {
             Phase::Closing => tracing::info!("closing"),
             Phase::Cut => tracing::warn!("drain limit reached"),
         }
-        self.phase.send_replace(phase);
+        self.shared.phase.store(phase as u8, Relaxed);
+        self.announced.send_replace(phase);
     }
 }
 

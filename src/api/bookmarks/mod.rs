@@ -31,8 +31,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(show, replace, delete))
-        .routes(routes!(show_preview))
-        .layer(Extension(Previews::default()))
+        .merge(OpenApiRouter::new().routes(routes!(show_preview)).layer(Extension(Previews::default())))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -88,7 +88,8 @@ impl Manager for Links {
 
     async fn create(&self) -> sqlx::Result<Link> {
         let options = self.policy().options.clone();
-        let connection = PgConnection::connect_with(&options).await?;
+        // Rare and large: each query's future would have room for it.
+        let connection = Box::pin(PgConnection::connect_with(&options)).await?;
         Ok(Link { connection, expires: Instant::now() + Duration::from_mins(rand::random_range(LIFE)) })
     }
 
@@ -101,7 +102,7 @@ impl Manager for Links {
         if now - taken < TRUSTED {
             return Ok(());
         }
-        match timeout(PING, link.connection.ping()).await {
+        match timeout(PING, Box::pin(link.connection.ping())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => {
                 self.doubt(now - TRUSTED);

@@ -79,7 +79,8 @@ impl Links {
             return Err(error.clone());
         }
         let client = self.read().client.clone();
-        match connect(&client).await {
+        // Rare and large: each call's future would have room for it.
+        match Box::pin(connect(&client)).await {
             Ok(link) => {
                 self.write().link = Some(link.clone());
                 Ok(link)

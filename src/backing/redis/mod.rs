@@ -25,9 +25,11 @@ const RESPONSE: Duration = Duration::from_millis(250);
 
 /// A handle on Redis. Clones share its connection.
 #[derive(Clone)]
-pub struct Redis {
-    links: Arc<Links>,
-    prefix: Arc<str>,
+pub struct Redis(Arc<Shared>);
+
+struct Shared {
+    links: Links,
+    prefix: String,
 }
 
 impl Redis {
@@ -37,12 +39,12 @@ impl Redis {
     /// # Errors
     /// When `url` is no Redis URL.
     pub fn new(url: &Secret, prefix: &str) -> anyhow::Result<Self> {
-        Ok(Self { links: Arc::new(Links::to(url)?), prefix: prefix.into() })
+        Ok(Self(Arc::new(Shared { links: Links::to(url)?, prefix: prefix.to_owned() })))
     }
 
     /// The key called `name`, in this service's part of the key space: `redis.key(format_args!("session:{id}"))`.
     pub fn key(&self, name: impl Display) -> String {
-        format!("{}{name}", self.prefix)
+        format!("{}{name}", self.0.prefix)
     }
 
     /// Sends one command. `operation` names it in metrics and spans: `"GET session"`, from a fixed set.
@@ -79,7 +81,7 @@ impl Redis {
     /// # Errors
     /// When `url` is no Redis URL; nothing changes then.
     pub async fn turn_to(&self, url: &Secret) -> anyhow::Result<()> {
-        self.links.turn_to(url).await
+        self.0.links.turn_to(url).await
     }
 
     /// Every call to Redis goes through here.
@@ -90,7 +92,7 @@ impl Redis {
     ) -> Result<T, Error> {
         let mut call = Call::redis(operation);
         let deadline = Instant::now() + request::at_most(CALL);
-        let link = match timeout_at(deadline, self.links.get()).await {
+        let link = match timeout_at(deadline, self.0.links.get()).await {
             Ok(link) => link.map_err(|error| {
                 call.fail("no_connection");
                 Error::unavailable(operation, error)
@@ -104,12 +106,12 @@ impl Redis {
         let Ok(result) = timeout_at(patience, ask(&mut link.connection())).await else {
             // A request in a hurry proves nothing about Redis.
             if patience < deadline {
-                self.links.missed(&link);
+                self.0.links.missed(&link);
             }
             call.fail("timeout");
             return Err(Error::late(operation));
         };
-        self.links.heard(&link, &result);
+        self.0.links.heard(&link, &result);
         let value = result.map_err(|error| {
             call.fail("answer");
             Error::of(operation, error)

@@ -6,6 +6,7 @@ use crate::{backing::redis::Redis, config::Rate, telemetry::metrics};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use redis::{FromRedisValue, ParsingError, Script, Value};
 use std::{
+    fmt::Arguments,
     net::IpAddr,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -34,6 +35,8 @@ pub struct Limiter {
     redis: Redis,
     name: &'static str,
     rate: Rate,
+    /// The `RateLimit-Policy` header.
+    policy: HeaderValue,
     local: Arc<local::Buckets>,
 }
 
@@ -46,7 +49,8 @@ static GCRA: LazyLock<Script> = LazyLock::new(|| {
 
 impl Limiter {
     pub fn new(redis: Redis, name: &'static str, rate: Rate) -> Self {
-        Self { redis, name, rate, local: Arc::default() }
+        let policy = header(format_args!("\"{name}\";q={};w={}", rate.count, rate.window.as_secs().max(1)));
+        Self { redis, name, rate, policy, local: Arc::default() }
     }
 
     /// Counts a request of `who` and refuses one too many.
@@ -71,13 +75,10 @@ impl Limiter {
 
     /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
     pub fn headers(&self, verdict: Verdict) -> [(HeaderName, HeaderValue); 2] {
-        let Self { name, rate, .. } = self;
-        let policy = format!("\"{name}\";q={};w={}", rate.count, rate.window.as_secs().max(1));
-        let state = format!("\"{name}\";r={};t={}", verdict.remaining, verdict.wait.as_secs() + 1);
-        [("ratelimit-policy", policy), ("ratelimit", state)].map(|(name, value)| {
-            let value = HeaderValue::try_from(value).expect("quotes and digits are legal in a header");
-            (HeaderName::from_static(name), value)
-        })
+        let Verdict { remaining, wait, .. } = verdict;
+        let state = header(format_args!("\"{}\";r={remaining};t={}", self.name, wait.as_secs() + 1));
+        [("ratelimit-policy", self.policy.clone()), ("ratelimit", state)]
+            .map(|(name, value)| (HeaderName::from_static(name), value))
     }
 
     /// Counts a request of `who`. While Redis is away this process counts by itself: a limiter must not take the
@@ -96,6 +97,10 @@ impl Limiter {
     pub fn check_locally(&self, who: &str) -> Verdict {
         self.local.check(who, self.rate, std::time::Instant::now())
     }
+}
+
+fn header(value: Arguments<'_>) -> HeaderValue {
+    HeaderValue::try_from(value.to_string()).expect("quotes and digits are legal in a header")
 }
 
 /// A client's network: its IPv4 address, or the /64 that one IPv6 customer gets whole.

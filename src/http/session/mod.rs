@@ -31,13 +31,13 @@ enum Identity {
 
 /// Finds out who asks, and refuses what is over their limit.
 pub async fn identify(
-    State(sessions): State<Sessions>,
-    State(limiter): State<Limiter>,
+    State(shared): State<Arc<(Sessions, Limiter)>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
+    let (sessions, limiter) = &*shared;
     let (identity, verdict) = match cookie(request.headers()) {
-        Some(token) => of_token(&sessions, &limiter, token).await,
+        Some(token) => of_token(sessions, limiter, token).await,
         None => (Identity::Anonymous, limiter.check(&client()).await),
     };
     limiter.allow(verdict)?;

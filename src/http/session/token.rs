@@ -51,7 +51,7 @@ impl Token {
 
     /// What Redis knows of the token: the SHA-256 of its text, in lower case hex.
     pub fn hash(&self) -> String {
-        Sha256::digest(&self.text).iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:x}", Sha256::digest(&self.text))
     }
 }
 

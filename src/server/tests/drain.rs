@@ -3,7 +3,10 @@ use super::{
     http2::{ask, connect, over, status},
     *,
 };
-use crate::http::observe::{Observe, observe};
+use crate::http::{
+    admission::Admission,
+    observe::{Observe, observe},
+};
 use axum::middleware::from_fn_with_state;
 use h2::client;
 
@@ -153,7 +156,7 @@ async fn an_http2_connection_of_the_lame_duck_time_is_served_until_the_listener_
 async fn observed() -> Served {
     let conductor = Conductor::new(TIMELINE);
     let layer =
-        Observe { request_timeout: Duration::from_secs(600), trusted_proxies: 0, drain: conductor.drain() };
+        Observe::new(Duration::from_secs(600), 0, Admission::new(1000, Duration::ZERO), conductor.drain());
     Served::with(conductor, router().layer(from_fn_with_state(layer, observe)), 1000).await
 }
 

@@ -12,20 +12,25 @@ use super::{
 };
 use crate::{
     config::Shutdown,
-    http::{
-        body::{self, Bodies},
-        extract::Json,
-    },
+    http::{Problem, body::Bodies, extract::Json},
 };
 use axum::{
     Router,
     body::{Body, Bytes},
-    middleware::from_fn_with_state,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
     routing::{get, post},
 };
 use futures_util::stream;
 use serde_json::Value;
-use std::{convert::Infallible, net::SocketAddr, sync::mpsc, thread, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -128,13 +133,20 @@ fn router() -> Router {
     Router::new()
         .route("/", get(async || "hello"))
         .route("/json", post(async |_: Json<Value>| "read"))
-        .layer(from_fn_with_state(Bodies::default(), body::read))
+        .layer(from_fn_with_state(Arc::new(Bodies::default()), read))
         .route("/2s", get(async || sleep(Duration::from_secs(2)).await))
         .route("/8s", get(async || sleep(Duration::from_secs(8)).await))
         .route("/60s", get(async || sleep(Duration::from_secs(60)).await))
         .route("/4mb", get(async || vec![b'x'; 4 << 20]))
         .route("/large", get(async || vec![b'x'; LARGE]))
         .route("/stream", get(async || chunks(10, Duration::from_secs(20))))
+}
+
+/// As all public routes read theirs.
+async fn read(State(bodies): State<Arc<Bodies>>, request: Request, next: Next) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let (body, _memory) = bodies.read(body).await?;
+    Ok(next.run(Request::from_parts(head, body)).await)
 }
 
 /// A body of `count` letters, with a pause before each.

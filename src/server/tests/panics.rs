@@ -4,7 +4,10 @@ use super::{
     *,
 };
 use crate::{
-    http::observe::{Observe, observe},
+    http::{
+        admission::Admission,
+        observe::{Observe, observe},
+    },
     telemetry::{metrics, panics},
 };
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -23,7 +26,7 @@ fn broken_stream() -> Body {
 async fn explosive() -> Served {
     let conductor = Conductor::new(TIMELINE);
     let layer =
-        Observe { request_timeout: Duration::from_secs(10), trusted_proxies: 0, drain: conductor.drain() };
+        Observe::new(Duration::from_secs(10), 0, Admission::new(1000, Duration::ZERO), conductor.drain());
     let router = router()
         .route("/handler", get(async || -> () { panic!("in a handler") }))
         .route("/stream-breaks", get(async || broken_stream()))

@@ -3,7 +3,7 @@ use crate::{
     api::actors::Service,
     app::App,
     http::{
-        admission::{self, Admission},
+        admission::Admission,
         observe::{self, Observe},
     },
     server::drain::Conductor,
@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
-use tower::{ServiceBuilder, ServiceExt};
+use tower::ServiceExt;
 use tracing_bunyan_formatter::JsonStorage;
 use tracing_subscriber::{Layer, Registry, layer::SubscriberExt};
 
@@ -70,7 +70,7 @@ async fn work(State(app): State<App>) -> String {
     app.redis.ping().await.unwrap();
     busy();
     let query = [("url", "https://example.com/"), ("delay_ms", "5")];
-    app.outbound.unwrap().get_json::<Value>("preview", &query).await.unwrap();
+    app.outbound.as_ref().unwrap().get_json::<Value>("preview", &query).await.unwrap();
     busy();
     own.to_string()
 }
@@ -83,13 +83,10 @@ async fn the_parts_and_the_handlers_own_work_make_up_the_whole(pool: PgPool) {
     })
     .await;
     let conductor = Conductor::new(service.config.shutdown);
-    let observe =
-        Observe { request_timeout: Duration::from_secs(30), trusted_proxies: 0, drain: conductor.drain() };
     let admission = Admission::new(PLACES, Duration::from_secs(30));
-    let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(observe, observe::observe))
-        .layer(from_fn_with_state(admission, admission::admit));
-    let router = Router::new().route("/work", get(work)).with_state(service.app.clone()).layer(layers);
+    let observe = Observe::new(Duration::from_secs(30), 0, admission, conductor.drain());
+    let layer = from_fn_with_state(observe, observe::observe);
+    let router = Router::new().route("/work", get(work)).with_state(service.app.clone()).layer(layer);
 
     let lines = Lines::default();
     // With one subscriber, tracing asks the thread that happens to log first, another test's, whether anyone listens.
