@@ -1,6 +1,6 @@
 # All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check deny bench fuzz image cluster release-check toolchain keep-dependencies alerts ready ready-mutants stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants chaos chaos-mutants load scaled services new-resource update help
+.PHONY: run watch test check deny bench fuzz fuzz-api image cluster release-check toolchain keep-dependencies alerts ready ready-mutants stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants chaos chaos-mutants load scaled services new-resource update help
 
 run watch: preview = --preview # example: its stub upstream
 run: ## serve, with a Postgres and a Redis of its own
@@ -45,6 +45,9 @@ bench: ## what a log event and a request cost; with valgrind, in instructions to
 
 fuzz: ## an hour of made-up log events; needs the nightly compiler and cargo-fuzz
 	@cargo +nightly fuzz run line -- -max_total_time=3600
+
+fuzz-api: ## thousands of requests that the OpenAPI document allows or forbids, and what came of them; needs Python
+	@scripts/fuzz-api
 
 alerts: ## drill: what must call somebody does, with a Prometheus and a server that has bad days
 	@scripts/alerts
