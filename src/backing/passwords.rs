@@ -24,7 +24,7 @@ const DECOY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$046sgMlW5aNVRAQq4vJiOg$cS79tuNNfB+DpzrNtai5vRSiVOqwYO+IUGZgQtZ0B28";
 
 /// How long a sign-in waits for its turn before it is refused.
-const LONGEST_WAIT: Duration = Duration::from_millis(150);
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Hashes and checks passwords, as many at once as there are cores, on threads that leave these to all others.
 ///
@@ -84,11 +84,11 @@ impl Passwords {
     }
 }
 
-/// Gives this thread a ninth of a core where others want it.
+/// Leaves the core to whoever else wants it.
 fn step_back() {
     // Elsewhere niceness belongs to the whole process.
     #[cfg(target_os = "linux")]
-    rustix::process::nice(10).ok();
+    rustix::process::nice(19).ok();
 }
 
 fn hash(password: &str) -> anyhow::Result<String> {
