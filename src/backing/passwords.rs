@@ -26,10 +26,10 @@ const DECOY: &str =
 /// How long a sign-in waits for its turn before it is refused.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
-/// Hashes and checks passwords, as many at once as there are cores, on threads that leave these to all others.
+/// Hashes and checks passwords on threads that step back behind those that serve, and on all cores but one.
 ///
-/// Without the bound a flood of sign-ins would take 19 MiB each. On tokio's blocking threads, which get as much of a core
-/// as its workers, it would slow down every other request tenfold.
+/// On tokio's blocking threads a flood of sign-ins would take 512 times 19 MiB, and as much of each core as the workers
+/// get: every other request would take ten times as long.
 #[derive(Clone)]
 pub struct Passwords {
     turns: Arc<Semaphore>,
@@ -43,9 +43,9 @@ pub enum Error {
 }
 
 impl Passwords {
-    /// `at_once` is the number of hashes that may run in parallel.
-    pub fn new(at_once: usize) -> Self {
-        Self { turns: Arc::new(Semaphore::new(at_once)) }
+    /// For a process that has so many cores.
+    pub fn new(cores: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
     }
 
     /// The PHC string of `password`.
@@ -84,11 +84,12 @@ impl Passwords {
     }
 }
 
-/// Leaves the core to whoever else wants it.
+/// Gives this thread a tenth of a core that others want as well. Less, and they would wait for the locks it holds in the
+/// kernel.
 fn step_back() {
     // Elsewhere niceness belongs to the whole process.
     #[cfg(target_os = "linux")]
-    rustix::process::nice(19).ok();
+    rustix::process::nice(10).ok();
 }
 
 fn hash(password: &str) -> anyhow::Result<String> {
