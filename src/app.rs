@@ -8,10 +8,11 @@ use crate::{
 use axum::extract::FromRef;
 use std::{ops::Deref, sync::Arc};
 
-/// All parts behind one count: the router copies this several times per request.
+/// All parts, behind one count: the router copies this several times per request.
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
 
+/// Each part can be asked for by its type: `State(postgres): State<Postgres>`.
 macro_rules! parts {
     ($($name:ident: $part:ty,)*) => {
         pub struct Parts {

@@ -96,7 +96,7 @@ impl Routes {
         let http1 = request.version() < Version::HTTP_2;
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        let routed = AssertUnwindSafe(self.router.clone().call(request)).catch_unwind();
+        let routed = AssertUnwindSafe(async { self.router.clone().call(request).await }).catch_unwind();
         let mut answer = match routed.await {
             Ok(Ok(answer)) => answer,
             Err(_) => fault(),
