@@ -50,7 +50,9 @@ async fn slow_upstream(subject: &Subject, finding: &mut Finding) -> Result<Strin
     let Some(path) = stage.cold_preview(&cookie).await? else {
         return Ok("without the example nothing calls out".to_owned());
     };
-    let traffic = Traffic::start(stage.address(), &format!("outbound-{}", std::process::id())).await?;
+    let traffic =
+        Traffic::start(stage.address(), &format!("outbound-{}-{}", std::process::id(), stage.server.pid()))
+            .await?;
     let recorder = Recorder::new(stage.address(), 100, Duration::from_secs(10));
     let others = Open::start(
         &recorder,
