@@ -76,20 +76,15 @@ impl Passwords {
         // The turn goes along: a client that hangs up does not stop the hash, so its place stays taken.
         let work = move || {
             let _turn = turn;
-            step_back();
+            // A tenth of a core that others want as well. Less, and they would wait for the locks that this thread holds in
+            // the kernel. Elsewhere niceness belongs to the whole process.
+            #[cfg(target_os = "linux")]
+            rustix::process::nice(10).ok();
             tell.send(work()).ok();
         };
         thread::Builder::new().name("password".to_owned()).spawn(work).map_err(|_| Error::Overloaded)?;
         told.await.context("hashing a password").flatten().map_err(Error::Failed)
     }
-}
-
-/// Gives this thread a tenth of a core that others want as well. Less, and they would wait for the locks it holds in the
-/// kernel.
-fn step_back() {
-    // Elsewhere niceness belongs to the whole process.
-    #[cfg(target_os = "linux")]
-    rustix::process::nice(10).ok();
 }
 
 fn hash(password: &str) -> anyhow::Result<String> {
