@@ -45,8 +45,10 @@ pub fn router(app: App, config: &Config, drain: Drain) -> Router {
     let limits = from_fn_with_state(identity, session::identify);
 
     let (resources, document) = resources().route_layer(limits).routes(routes!(root)).split_for_parts();
-    let layers =
-        ServiceBuilder::new().layer(from_fn_with_state(observe, observe::observe)).layer(security::csrf());
+    let layers = ServiceBuilder::new()
+        .layer(from_fn_with_state(observe, observe::observe))
+        // One of your own goes here: what reaches it has its body and its place.
+        .layer(security::csrf());
     resources
         .merge(docs::routes(&docs::complete(document)))
         .fallback(not_found)
