@@ -2,53 +2,59 @@
 //! millisecond, errors and settings as objects.
 use super::redact;
 use serde_json::{Map, Value};
-use std::mem;
+use std::{mem, ops::Range};
 
 /// Fields whose text, when it is a JSON object, becomes part of the line instead of a quoted string.
 const SPLICED: [&[u8]; 3] = [b"err", b"routes", b"settings"];
 
-/// How many fields the formatter begins a line with: `v name msg level hostname pid time`. Then come `target line file`.
-const CORE_FIELDS: usize = 7;
+/// What the formatter begins a line with, in this order. Then come `target line file`.
+const CORE: [&[u8]; 7] = [b"v", b"name", b"msg", b"level", b"hostname", b"pid", b"time"];
 
 /// Rewrites lines, and keeps them until they are printed.
 #[derive(Default)]
 pub struct Guard {
     /// The lines that are fit to print.
     pub out: Vec<u8>,
-    /// What each line says that does not say it itself: names, and values as JSON.
+    /// What each line says that does not say it itself: names, and whole fields.
     base: Vec<(&'static str, String)>,
-    /// Of the last line.
-    fields: Vec<Field>,
+    /// Where the last line's level is in `out`.
+    level: usize,
+    /// Where its keys are.
+    keys: Vec<Range<usize>>,
     /// One bit per hash of a key: a new key need not be compared with all the others.
     seen: u128,
 }
 
-/// Where a field starts in `out`, and the length of its key.
-struct Field {
-    start: usize,
-    key: usize,
-}
-
 impl Guard {
-    pub fn new(base: Vec<(&'static str, String)>) -> Self {
-        Self { base, ..Self::default() }
+    /// `base` is names, and values as JSON.
+    pub fn new(base: &[(&'static str, String)]) -> Self {
+        let whole = |(key, value): &(_, String)| (*key, format!(r#""{key}":{value}"#));
+        Self { base: base.iter().map(whole).collect(), ..Self::default() }
     }
 
     /// Appends what may be printed of `line`: one compact JSON object, flat but for what was logged as text.
     pub fn rewrite(&mut self, line: &[u8]) {
-        self.fields.clear();
+        self.keys.clear();
         self.seen = 0;
         self.out.push(b'{');
         let mut scan = Scan(line.get(1..).unwrap_or_default());
-        (0..CORE_FIELDS).map_while(|_| scan.field()).for_each(|field| self.core(&field));
-        let [target, _line, _file] = [(); 3].map(|()| scan.field().map_or(&b"null"[..], |field| field.value));
+        let core = CORE.map(|_| scan.field());
+        core.iter().flatten().for_each(|field| self.core(field));
+        let [target, _line, _file] = [(); 3].map(|()| scan.field());
         while let Some(field) = scan.field() {
             self.field(&field);
         }
-        self.add(b"target", target);
+        // What the formatter says is good enough when the event says nothing.
+        for field in [core[2], target].iter().flatten() {
+            if !self.has(field.key) {
+                self.guarded(field);
+            }
+        }
         let base = mem::take(&mut self.base);
-        for (key, value) in &base {
-            self.add(key.as_bytes(), value.as_bytes());
+        for (key, whole) in base.iter().map(|(key, whole)| (key.as_bytes(), whole.as_bytes())) {
+            if !self.has(key) {
+                self.copy(key, whole);
+            }
         }
         self.base = base;
         self.out.pop_if(|last| *last == b',');
@@ -57,37 +63,51 @@ impl Guard {
 
     fn core(&mut self, field: &Given<'_>) {
         match field.key {
-            b"time" => self.put(b"time", |out| millis(field.value, out)),
-            b"msg" => self.field(field),
-            key => self.add(key, field.value),
+            b"msg" => return,
+            b"time" => return self.put(b"time", |out| millis(field.value, out)),
+            b"level" => self.level = self.out.len() + br#""level":"#.len(),
+            _ => {}
         }
+        self.copy(field.key, field.whole);
     }
 
     /// Of two fields with the same key the first stays: what an event says itself comes before what is said of it.
     fn field(&mut self, field: &Given<'_>) {
-        let Given { key, value } = *field;
+        let Given { key, value, .. } = *field;
         match key {
+            b"message" => self.renamed(b"msg", value),
+            _ if CORE.contains(&key) => self.renamed(&[b"event_", key].concat(), value),
             _ if self.has(key) => {}
-            b"fatal" if value == b"true" => self.raise_level(),
+            // Bunyan's level for what ends the process, which tracing lacks.
+            b"fatal" if value == b"true" => self.out[self.level..self.level + 2].copy_from_slice(b"60"),
             // Where a record of the `log` crate comes from.
+            b"log.target" => self.renamed(b"target", value),
             b"log.file" | b"log.line" | b"log.module_path" => {}
-            b"log.target" => self.field(&Given { key: b"target", value }),
-            _ if redact::is_secret(key) => self.add(key, redact::MASK),
+            _ if redact::is_secret(key) => self.put(key, |out| out.extend_from_slice(redact::MASK)),
             _ if SPLICED.contains(&key) => self.put(key, |out| splice(value, out)),
-            _ if redact::may_hide_fields(value) => self.put(key, |out| redact::json(value, out)),
-            _ => self.add(key, value),
+            [b'r', b'#', key @ ..] => self.renamed(key, value),
+            _ => self.guarded(field),
         }
     }
 
-    fn add(&mut self, key: &[u8], value: &[u8]) {
+    fn renamed(&mut self, key: &[u8], value: &[u8]) {
         if !self.has(key) {
-            self.put(key, |out| out.extend_from_slice(value));
+            self.put(key, |out| redact::json(value, out));
+        }
+    }
+
+    fn guarded(&mut self, field: &Given<'_>) {
+        let Given { key, value, whole } = *field;
+        match value {
+            [b'"', ..] if !redact::may_hide_fields(value) => self.copy(key, whole),
+            [b'"', ..] => self.put(key, |out| redact::string(value, out)),
+            [b'{' | b'[', ..] => self.put(key, |out| redact::json(value, out)),
+            _ => self.copy(key, whole),
         }
     }
 
     fn put(&mut self, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
-        self.seen |= bit(key);
-        self.fields.push(Field { start: self.out.len(), key: key.len() });
+        self.note(key);
         self.out.push(b'"');
         self.out.extend_from_slice(key);
         self.out.extend_from_slice(b"\":");
@@ -95,21 +115,21 @@ impl Guard {
         self.out.push(b',');
     }
 
+    /// Puts a field that is fit to print as it is.
+    fn copy(&mut self, key: &[u8], whole: &[u8]) {
+        self.note(key);
+        self.out.extend_from_slice(whole);
+        self.out.push(b',');
+    }
+
+    fn note(&mut self, key: &[u8]) {
+        let start = self.out.len() + 1;
+        self.keys.push(start..start + key.len());
+        self.seen |= bit(key);
+    }
+
     fn has(&self, key: &[u8]) -> bool {
-        self.seen & bit(key) != 0 && self.find(key).is_some()
-    }
-
-    fn find(&self, key: &[u8]) -> Option<usize> {
-        let same = |field: &Field| field.key == key.len() && &self.out[field.start + 1..][..field.key] == key;
-        self.fields.iter().position(same)
-    }
-
-    /// Bunyan's level for what ends the process, which tracing lacks.
-    fn raise_level(&mut self) {
-        if let Some(at) = self.find(b"level") {
-            let value = self.fields[at].start + br#""level":"#.len();
-            self.out[value..value + 2].copy_from_slice(b"60");
-        }
+        self.seen & bit(key) != 0 && self.keys.iter().any(|seen| &self.out[seen.clone()] == key)
     }
 }
 
@@ -140,10 +160,13 @@ fn splice(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Given<'a> {
     /// Without its quotes.
     key: &'a [u8],
     value: &'a [u8],
+    /// Both, with what is between.
+    whole: &'a [u8],
 }
 
 /// The fields that are still to be read.
@@ -153,10 +176,9 @@ impl<'a> Scan<'a> {
     /// `None` at the end, or where this is not the compact JSON that it should be: the rest is then left out.
     fn field(&mut self) -> Option<Given<'a>> {
         let key_end = redact::string_end(self.0)?;
-        let value = self.0.get(key_end + 1..)?;
-        let (value, rest) = value.split_at(redact::value_end(value)?);
-        let key = &self.0[1..key_end - 1];
+        let value = key_end + 1;
+        let (whole, rest) = self.0.split_at(value + redact::value_end(self.0.get(value..)?)?);
         self.0 = rest.strip_prefix(b",").unwrap_or_default();
-        Some(Given { key, value })
+        Some(Given { key: &whole[1..key_end - 1], value: &whole[value..], whole })
     }
 }

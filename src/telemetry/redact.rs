@@ -1,5 +1,5 @@
 //! What must never be printed: the values of keys that name a secret, at any depth, also in JSON inside of text.
-use memchr::{memchr, memchr_iter, memchr2};
+use memchr::{memchr, memchr2, memchr3_iter};
 use serde::de::IgnoredAny;
 
 pub const MASK: &[u8] = br#""[REDACTED]""#;
@@ -10,8 +10,9 @@ const SECRETS: [&[u8]; 6] = [b"authorization", b"cookie", b"password", b"token",
 /// Whether a word of `key` names a secret: `user_password`, `passwordHash`, `X-Api-Key` and `ACCESSTOKEN` do,
 /// `tokenizer` and `secretary` do not.
 pub fn is_secret(key: &[u8]) -> bool {
-    // Each secret has one of these letters; most keys have none, and need no closer look.
-    if !key.iter().any(|letter| matches!(letter | 32, b'c' | b'k' | b'w' | b'z')) {
+    // Each secret has one of these in it; most keys have none, and need no closer look.
+    let hint = |pair: &[u8]| matches!([pair[0] | 32, pair[1] | 32], [b'k' | b'w' | b'z', _] | [b'c', b'r']);
+    if !key.windows(2).any(hint) {
         return false;
     }
     let mut before: &[u8] = b"";
@@ -44,17 +45,10 @@ fn is_border(key: &[u8], at: usize) -> bool {
     !key[at].is_ascii_alphabetic() || key[at].is_ascii_uppercase() && (lower(at - 1) || lower(at + 1))
 }
 
-/// Whether a value may hold the fields of something: an object or a list, or a text such as `a: b`, `a=b` or one with
-/// quotes or line ends in it, as JSON has.
-pub fn may_hide_fields(value: &[u8]) -> bool {
-    match value {
-        [b'"', ..] => {
-            memchr2(b'\\', b'=', value).is_some()
-                || memchr_iter(b':', value).any(|at| value.get(at + 1) == Some(&b' '))
-        }
-        [first, ..] => matches!(first, b'{' | b'['),
-        [] => false,
-    }
+/// Whether a JSON string may hold the fields of something: text such as `a: b`, `a=b` or one with quotes or line ends
+/// in it, as JSON has.
+pub fn may_hide_fields(quoted: &[u8]) -> bool {
+    memchr3_iter(b'\\', b'=', b':', quoted).any(|at| quoted[at] != b':' || quoted.get(at + 1) == Some(&b' '))
 }
 
 fn quote(text: &str, out: &mut Vec<u8>) {
@@ -69,14 +63,14 @@ pub fn json(mut given: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(plain);
         given = rest;
         match rest.trim_ascii_start().strip_prefix(b":") {
-            None => string(quoted, out),
+            None if may_hide_fields(quoted) => string(quoted, out),
             Some(value) if names_secret(quoted) => {
                 out.extend_from_slice(quoted);
                 out.push(b':');
                 out.extend_from_slice(MASK);
                 given = &value[value_end(value).unwrap_or(value.len())..];
             }
-            Some(_) => out.extend_from_slice(quoted),
+            None | Some(_) => out.extend_from_slice(quoted),
         }
     }
     out.extend_from_slice(given);
@@ -89,14 +83,12 @@ fn names_secret(quoted: &[u8]) -> bool {
 
 /// JSON in the text keeps its shape. In what only looks like it, a `Debug` form or a truncated body, nobody can say
 /// where a secret ends: the rest is left out.
-fn string(quoted: &[u8], out: &mut Vec<u8>) {
-    let Some(text) = may_hide_fields(quoted).then(|| unquote(quoted)).flatten() else {
-        return out.extend_from_slice(quoted);
-    };
+pub fn string(quoted: &[u8], out: &mut Vec<u8>) {
+    let Some(text) = unquote(quoted) else { return out.extend_from_slice(quoted) };
     if text.trim_start().starts_with(['{', '[', '"']) && serde_json::from_str::<IgnoredAny>(&text).is_ok() {
         let mut clean = Vec::with_capacity(text.len());
         json(text.as_bytes(), &mut clean);
-        return quote(&String::from_utf8_lossy(&clean), out);
+        return quote(str::from_utf8(&clean).unwrap_or_default(), out);
     }
     match secret_at(&text) {
         Some(at) => quote(&format!("{}[REDACTED]", &text[..at]), out),

@@ -3,12 +3,13 @@
 //! The current span is `opentelemetry::Context::current()`: a request's scope puts the server span there.
 use super::export;
 use anyhow::Context as _;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use opentelemetry::{
     Context, KeyValue, global,
-    propagation::{Extractor, Injector, TextMapPropagator},
+    propagation::TextMapPropagator,
     trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer, TracerProvider},
 };
+use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{SdkTracer, SdkTracerProvider, Span},
@@ -39,7 +40,7 @@ pub(super) fn start(service: &str, queue: usize) -> anyhow::Result<SdkTracerProv
 pub fn server_span(headers: &HeaderMap, method: &Method) -> Context {
     let parent = match headers.get("traceparent") {
         Some(value) if is_traceparent(value.as_bytes()) => {
-            TraceContextPropagator::new().extract_with_context(&Context::new(), &Carrier(headers))
+            TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
         }
         _ => Context::new(),
     };
@@ -131,7 +132,11 @@ pub fn inject(headers: &mut HeaderMap) {
 
 /// As [`inject`], for a given context.
 pub fn inject_context(context: &Context, headers: &mut HeaderMap) {
-    TraceContextPropagator::new().inject_context(context, &mut CarrierMut(headers));
+    TraceContextPropagator::new().inject_context(context, &mut HeaderInjector(headers));
+    // Empty it says nothing.
+    if headers.get("tracestate").is_some_and(HeaderValue::is_empty) {
+        headers.remove("tracestate");
+    }
 }
 
 /// The method as the semantic conventions want it: one of a fixed set, so that callers cannot invent series.
@@ -167,30 +172,5 @@ fn is_traceparent(value: &[u8]) -> bool {
                 && (more.is_empty() || more.starts_with(b"-") && !known.starts_with(b"00"))
         }
         None => false,
-    }
-}
-
-struct Carrier<'a>(&'a HeaderMap);
-
-impl Extractor for Carrier<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key)?.to_str().ok()
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(HeaderName::as_str).collect()
-    }
-}
-
-struct CarrierMut<'a>(&'a mut HeaderMap);
-
-impl Injector for CarrierMut<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        // An empty `tracestate` says nothing.
-        if !value.is_empty()
-            && let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value))
-        {
-            self.0.insert(name, value);
-        }
     }
 }
