@@ -1,6 +1,6 @@
 # All that is done to this project; each command also works by hand. {%- capture file %}{% raw %}
 .DEFAULT_GOAL := help
-.PHONY: run watch test check deny bench fuzz fuzz-api image cluster release-check toolchain keep-dependencies alerts ready ready-mutants stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants chaos chaos-mutants load scaled services new-resource update help
+.PHONY: run watch test check deny bench fuzz fuzz-api image cluster release-check toolchain keep-dependencies alerts ready ready-mutants stop-matrix stop-matrix-mutants restart rollout rollout-cluster rollout-mutants chaos chaos-mutants load soak scaled services new-resource update help
 
 run watch: preview = --preview # example: its stub upstream
 run: ## serve, with a Postgres and a Redis of its own
@@ -84,6 +84,9 @@ chaos-mutants: ## drill: servers that do not get over a fault must be found out
 
 load: ## drill: up to ten times the capacity, which the server must keep
 	@scripts/drill load
+
+soak: ## drill: 20 minutes at 0.8 of the capacity, with a fault in each; DRILL="--runs 5" for five of them
+	@scripts/drill soak $(DRILL)
 
 scaled: ## the API's tests through a PgBouncer and on a Redis Cluster; takes both as programs
 	@scripts/services run -- scripts/scaled

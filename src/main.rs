@@ -37,13 +37,8 @@ async fn live(config: &Config, level: LogLevel) -> anyhow::Result<bool> {
     let public = sockets.listen(config.public_addr()).context("cannot listen on PORT")?;
     let operations = sockets.listen(config.ops_addr()).context("cannot listen on OPS_PORT")?;
     let (port, ops_port) = (public.local_addr()?.port(), operations.local_addr()?.port());
-    tracing::info!(
-        port,
-        ops_port,
-        worker_threads = config.worker_threads,
-        settings = config.to_json(),
-        "listening"
-    );
+    let settings = config.to_json();
+    tracing::info!(port, ops_port, worker_threads = config.worker_threads, settings, "listening");
 
     let (conductor, forever) = (Conductor::new(config.shutdown), Conductor::new(config.shutdown));
     let router = api::router(app.clone(), config, conductor.drain());

@@ -8,6 +8,7 @@ mod judge;
 pub mod kill;
 mod peers;
 mod postgres;
+pub mod soak;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

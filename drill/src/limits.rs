@@ -316,6 +316,31 @@ pub const KILLS: Limit = Limit::at_least(
     "a write takes a few milliseconds: some of so many hit each of its moments",
 );
 
+// The soak.
+
+pub const UNEXPLAINED: Limit = Limit::at_most(
+    0.0,
+    "requests",
+    "failed without a fault",
+    "a fault explains what fails until it is over and the time to recover from it has passed, and no more",
+);
+pub const STALLS: Limit =
+    Limit::at_most(0.0, "stalls", "handlers that blocked", "none does: each stall would be a false alarm");
+pub const MEMORY_GROWN: Limit = Limit::at_most(
+    3.0,
+    "MiB",
+    "memory grown",
+    "nothing is kept; jemalloc's own ups and downs between two minutes are 1 to 2 MiB",
+);
+pub const DESCRIPTORS_GROWN: Limit = Limit::at_most(
+    2.0,
+    "descriptors",
+    "descriptors grown",
+    "none is kept; a pool may be smaller for a while",
+);
+pub const TASKS_GROWN: Limit =
+    Limit::at_most(3.0, "tasks", "tasks grown", "none is kept; each pooled connection has one or two");
+
 // The load drill.
 
 pub const GOODPUT_NORMAL: Limit = Limit::at_least(

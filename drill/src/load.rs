@@ -47,12 +47,12 @@ const PROBES: f64 = 50.0;
 const CONNECTIONS: usize = 8_000;
 
 /// What limits the server.
-struct Scene {
+pub struct Scene {
     id: &'static str,
     name: &'static str,
-    mix: Mix,
+    pub mix: Mix,
     /// Places, and so clients of the closed loop.
-    places: usize,
+    pub places: usize,
     /// Between the server and its Postgres and Redis, each way.
     distance: Duration,
     accepted: &'static Limit,
@@ -62,7 +62,7 @@ struct Scene {
 
 /// Postgres and Redis are 40 ms away, so that ten connections can do 250 queries a second. The machine could do far more,
 /// and must: the clients are on it too.
-const WAITING: Scene = Scene {
+pub const WAITING: Scene = Scene {
     id: "waiting",
     name: "handlers wait",
     mix: &[(Kind::Anonymous, 2), (Kind::Read, 7), (Kind::Write, 1)],
@@ -137,25 +137,13 @@ async fn play(setup: &Setup, scene: &'static Scene, report: &mut Report) -> Resu
 
 async fn phases(ground: &Ground, scene: &'static Scene, report: &mut Report) -> Result<()> {
     let traffic = Traffic::start(ground.address(), scene.id).await?;
-    let is_poor = scene.id == WAITING.id && !traffic.has_example();
-    let scene = if is_poor { &WAITING_FOR_REDIS } else { scene };
+    let scene = if scene.id == WAITING.id { Scene::waiting(&traffic) } else { scene };
     if scene.mix[0].0 == Kind::SignIn {
         traffic.prepare_accounts(50).await?;
     }
-    if !scene.distance.is_zero() {
-        let mode = Mode::Latency { each_way: scene.distance, jitter: Duration::ZERO };
-        ground.stage.postgres.set(mode).await;
-        ground.stage.redis.set(mode).await;
-    }
-    let recorder = Recorder::new(ground.address(), CONNECTIONS, PATIENCE);
-    let clients = if scene.others > 0.0 { 8 } else { scene.places };
+    scene.keep_away(ground).await;
     progress(&format!("{}: what can it do?", scene.name));
-    closed(&recorder, clients, WARM_UP, traffic.mixed(scene.mix)).await;
-    let start = Instant::now();
-    closed(&recorder, clients, CAPACITY, traffic.mixed(scene.mix)).await;
-    let samples: Vec<Sample> = recorder.samples().into_iter().filter(|sample| sample.due >= start).collect();
-    let capacity = goodput(&samples, CAPACITY);
-    ensure!(capacity > 1.0, "no capacity: {:?}", tally(&samples));
+    let (capacity, samples) = scene.capacity(ground, &traffic).await?;
     report.add(capacity_row(scene, capacity, &samples));
     let mut measured = Vec::new();
     for phase in &PHASES {
@@ -184,6 +172,40 @@ async fn measure(ground: &Ground, scene: &Scene, traffic: &Traffic, rate: f64) -
     ending.join_all().await;
     let [samples, others, probes] = recorders.map(|recorder: Arc<Recorder>| recorder.samples());
     Ok(Measured { from, to, samples, others, probes, memory })
+}
+
+impl Scene {
+    /// [`WAITING`], for what the server has.
+    pub fn waiting(traffic: &Traffic) -> &'static Self {
+        if traffic.has_example() { &WAITING } else { &WAITING_FOR_REDIS }
+    }
+
+    /// Puts Postgres and Redis as far from the server as they are in this scene.
+    pub async fn keep_away(&self, ground: &Ground) {
+        if !self.distance.is_zero() {
+            let mode = Mode::Latency { each_way: self.distance, jitter: Duration::ZERO };
+            ground.stage.postgres.set(mode).await;
+            ground.stage.redis.set(mode).await;
+        }
+    }
+
+    /// What the server can do a second, and how it was found.
+    ///
+    /// # Errors
+    ///
+    /// When it can do nothing.
+    pub async fn capacity(&self, ground: &Ground, traffic: &Traffic) -> Result<(f64, Vec<Sample>)> {
+        let recorder = Recorder::new(ground.address(), CONNECTIONS, PATIENCE);
+        let clients = if self.others > 0.0 { 8 } else { self.places };
+        closed(&recorder, clients, WARM_UP, traffic.mixed(self.mix)).await;
+        let start = Instant::now();
+        closed(&recorder, clients, CAPACITY, traffic.mixed(self.mix)).await;
+        let samples: Vec<Sample> =
+            recorder.samples().into_iter().filter(|sample| sample.due >= start).collect();
+        let capacity = goodput(&samples, CAPACITY);
+        ensure!(capacity > 1.0, "no capacity: {:?}", tally(&samples));
+        Ok((capacity, samples))
+    }
 }
 
 /// Good answers a second.

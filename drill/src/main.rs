@@ -24,6 +24,7 @@ usage: drill COMMAND
   rollout --cluster NAME [--address HOST:PORT] [--runs N]   the same of a deployment in the current kubectl context
   chaos [--server PATH] [--only NAME]         faults under a steady load: what is refused, and how soon all is well
   load [--server PATH]                        up to ten times the capacity
+  soak [--server PATH] [--runs MINUTES]       a fault each minute at 0.8 of the capacity: what the server keeps of them
   mutants chaos [--server PATH]               the same faults on servers that do not recover from them
   mutants rollout [--server PATH]             one rolling restart that does not wait for the balancer
   mutants stop-matrix [--server PATH]         the same load on servers whose stop was spoilt
@@ -65,6 +66,10 @@ async fn main() -> Result<ExitCode> {
             chaos::run(options.setup()?, options.only.as_deref(), reports).await?
         }
         ["load", ref options @ ..] => load::run(&Options::read(options)?.setup()?, reports).await?,
+        ["soak", ref options @ ..] => {
+            let options = Options::read(options)?;
+            chaos::soak::run(&options.setup()?, options.runs.unwrap_or(20), reports).await?
+        }
         ["mutants", "chaos", ref options @ ..] => {
             mutants::chaos(&Options::read(options)?.setup()?, reports).await?
         }

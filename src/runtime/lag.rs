@@ -16,7 +16,7 @@ pub async fn measure() -> Infallible {
             lags.push(due.elapsed());
         }
         let (p99, max) = p99_and_max(&mut lags);
-        metrics::runtime_lag(p99, max);
+        metrics::runtime(p99, max, tokio::runtime::Handle::current().metrics().num_alive_tasks());
     }
 }
 

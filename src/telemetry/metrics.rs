@@ -93,6 +93,7 @@ impl Metrics {
 struct Runtime {
     lag_p99: Gauge,
     lag_max: Gauge,
+    tasks: IntGauge,
     stalls: IntCounter,
 }
 
@@ -104,6 +105,7 @@ impl Runtime {
         Self {
             lag_p99: s.seconds("runtime_lag_p99_seconds", p99),
             lag_max: s.seconds("runtime_lag_max_seconds", max),
+            tasks: s.gauge("runtime_alive_tasks", "Tasks that have begun and not ended."),
             stalls: s.counter("runtime_stalls_total", stalls),
         }
     }
@@ -197,10 +199,11 @@ pub fn dependency_up(dependency: &'static str, up: bool) {
     METRICS.dependency_up.with_label_values(&[dependency]).set(i64::from(up));
 }
 
-/// How late the runtime ran due tasks in the last window.
-pub fn runtime_lag(p99: Duration, max: Duration) {
-    METRICS.runtime.lag_p99.set(p99.as_secs_f64());
-    METRICS.runtime.lag_max.set(max.as_secs_f64());
+/// How late the runtime ran due tasks in the last window, and how many tasks it has.
+pub fn runtime(lag_p99: Duration, lag_max: Duration, tasks: usize) {
+    METRICS.runtime.lag_p99.set(lag_p99.as_secs_f64());
+    METRICS.runtime.lag_max.set(lag_max.as_secs_f64());
+    METRICS.runtime.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
 }
 
 /// A handler blocks its worker.
@@ -264,7 +267,7 @@ pub(super) mod tests {
             http_server_rejected_total http_client_request_duration_seconds db_client_connections \
             db_client_connection_wait_seconds db_client_operation_duration_seconds dependency_up \
             redis_client_operation_duration_seconds runtime_lag_p99_seconds runtime_lag_max_seconds \
-            runtime_stalls_total panics_total log_lines_dropped_total spans_dropped_total \
+            runtime_alive_tasks runtime_stalls_total panics_total log_lines_dropped_total spans_dropped_total \
             build_info process_cpu_seconds_total process_resident_memory_bytes process_open_fds \
             process_start_time_seconds"
                 .split_whitespace()

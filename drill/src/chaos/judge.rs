@@ -153,7 +153,7 @@ fn refusals(case: &Case, seen: &Seen) -> Vec<String> {
 }
 
 /// 503 with Retry-After, or 504, with no cookie touched; 502 for the upstream's sake; 401 where the session is lost.
-fn is_honest(case: &Case, sample: &Sample) -> bool {
+pub fn is_honest(case: &Case, sample: &Sample) -> bool {
     let Outcome::Answered { status, retry_after, sets_cookie } = sample.outcome else { return false };
     let fits = match status {
         503 => retry_after,
