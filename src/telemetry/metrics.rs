@@ -80,11 +80,7 @@ impl Metrics {
             log_lines_dropped: s
                 .counter("log_lines_dropped_total", "Log lines lost to a full or broken stdout."),
             spans_dropped: s.counter("spans_dropped_total", "Spans lost to a full queue or a failed export."),
-            build_info: s.gauges(
-                "build_info",
-                "1, with what is running as labels.",
-                &["version", "revision"],
-            ),
+            build_info: s.gauges("build_info", "1; see its labels.", &["version", "revision"]),
             series: s,
         }
     }

@@ -45,10 +45,11 @@ fn is_border(key: &[u8], at: usize) -> bool {
     !key[at].is_ascii_alphabetic() || key[at].is_ascii_uppercase() && (lower(at - 1) || lower(at + 1))
 }
 
-/// Whether a JSON string may hold the fields of something: text such as `a: b`, `a=b` or one with quotes or line ends
-/// in it, as JSON has.
+/// Whether a JSON string may hold the fields of something: text such as `a: b`, `a=b`, a URL, or one with quotes or
+/// line ends in it, as JSON has.
 pub fn may_hide_fields(quoted: &[u8]) -> bool {
-    memchr3_iter(b'\\', b'=', b':', quoted).any(|at| quoted[at] != b':' || quoted.get(at + 1) == Some(&b' '))
+    memchr3_iter(b'\\', b'=', b':', quoted)
+        .any(|at| quoted[at] != b':' || matches!(quoted.get(at + 1), Some(b' ' | b'/')))
 }
 
 fn quote(text: &str, out: &mut Vec<u8>) {
@@ -112,14 +113,17 @@ pub fn unquote(quoted: &[u8]) -> Option<String> {
     String::from_utf8(text).ok()
 }
 
-/// Where the secret starts in something like `password: …` or `"token" = …`. A path such as `token::parse` has none.
+/// Where the secret starts in something like `password: …`, `"token" = …` or `scheme://user:…@host`. A path such as
+/// `token::parse` has none.
 fn secret_at(text: &str) -> Option<usize> {
     let mut signs = text.match_indices([':', '=']).map(|(at, _)| at);
     let assigns = |at: &usize| {
         let before = text[..*at].trim_end_matches(['"', '\'', '\\', ' ']);
         let start = before.rfind(|c: char| !(c.is_alphanumeric() || "_-.".contains(c)));
-        !text[at + 1..].starts_with(':')
-            && is_secret(&before.as_bytes()[start.map_or(0, |start| start + 1)..])
+        let after = &text[at + 1..];
+        let in_url = before.rfind("://").is_some_and(|at| !before[at + 3..].contains(['/', ' ', '@']));
+        in_url && after.split(['/', ' ']).next().is_some_and(|rest| rest.contains('@'))
+            || !after.starts_with(':') && is_secret(&before.as_bytes()[start.map_or(0, |start| start + 1)..])
     };
     signs.find(assigns).map(|at| at + 1)
 }

@@ -197,9 +197,9 @@ mod tests {
 
     impl Sink {
         /// What would be printed.
-        pub fn taken(&self, guard: Guard) -> String {
+        pub fn taken(&self, mut guard: Option<Guard>) -> String {
             let mut out = Vec::new();
-            assert_eq!(print(&mut out, &mut Some(guard), &mem::take(&mut self.lock().pending)), 0);
+            assert_eq!(print(&mut out, &mut guard, &mem::take(&mut self.lock().pending)), 0);
             String::from_utf8(out).unwrap()
         }
     }

@@ -8,6 +8,15 @@ use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 /// Runs `work` with a log of its own. Answers with its lines.
 pub fn raw_lines(work: impl FnOnce()) -> Vec<String> {
+    logged(true, work)
+}
+
+/// The same, as they were before the guard had them.
+pub fn unguarded_lines(work: impl FnOnce()) -> Vec<String> {
+    logged(false, work)
+}
+
+fn logged(guarded: bool, work: impl FnOnce()) -> Vec<String> {
     let settings = config::Telemetry {
         service: "orders".into(),
         region: "eu-1".into(),
@@ -19,7 +28,7 @@ pub fn raw_lines(work: impl FnOnce()) -> Vec<String> {
     let sink: &'static Sink = Box::leak(Box::new(Sink::new()));
     let subscriber = Registry::default().with(logs::Lines::new(sink, &settings));
     tracing::subscriber::with_default(subscriber, work);
-    sink.taken(logs::guard(&settings)).lines().map(ToOwned::to_owned).collect()
+    sink.taken(guarded.then(|| logs::guard(&settings))).lines().map(ToOwned::to_owned).collect()
 }
 
 fn lines(work: impl FnOnce()) -> Vec<Value> {
