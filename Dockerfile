@@ -19,17 +19,22 @@ ENV TARGET_CC=musl-gcc \
 # Writes into the binary which crates it is made of, where vulnerability scanners look.
 RUN cargo install --locked cargo-auditable@0.7.7
 RUN rustup target add "$(uname -m)-unknown-linux-musl"
-WORKDIR /build
 
-# The dependencies, with an empty service: this layer lasts until Cargo.lock changes.
-COPY Cargo.toml Cargo.lock ./
-COPY .cargo .cargo
-COPY drill/Cargo.toml drill/
-RUN mkdir src drill/src benches \
+# The dependencies, with an empty service: this layer lasts until Cargo.toml or Cargo.lock changes. Mounted, since what is
+# copied, or a work directory, bears the time of SOURCE_DATE_EPOCH, which is another one for each commit.
+# hadolint ignore=DL3003
+RUN --mount=source=Cargo.toml,target=/context/Cargo.toml \
+    --mount=source=Cargo.lock,target=/context/Cargo.lock \
+    --mount=source=.cargo,target=/context/.cargo \
+    --mount=source=drill/Cargo.toml,target=/context/drill/Cargo.toml \
+    cp --recursive /context /build \
+ && cd /build \
+ && mkdir src drill/src benches \
  && touch src/lib.rs drill/src/lib.rs benches/paths.rs \
  && echo 'fn main() {}' >src/main.rs \
  && cargo auditable build --locked --release --bin server --target "$(uname -m)-unknown-linux-musl"
 
+WORKDIR /build
 COPY . .
 # What `/version` tells. With the time of the commit, in seconds, building it again gives the same binary.
 ARG GIT_REVISION=""

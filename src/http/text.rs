@@ -1,6 +1,6 @@
 //! Text from outside: its length is checked when it is parsed, and it holds no control characters.
 use serde::{Deserialize, Serialize};
-use std::ops::Deref;
+use std::{borrow::Cow, ops::Deref};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Type, schema::Schema},
@@ -51,7 +51,12 @@ impl<const MIN: usize, const MAX: usize> PartialSchema for Text<MIN, MAX> {
     }
 }
 
-impl<const MIN: usize, const MAX: usize> ToSchema for Text<MIN, MAX> {}
+impl<const MIN: usize, const MAX: usize> ToSchema for Text<MIN, MAX> {
+    /// One for each range: the document has one schema for each name.
+    fn name() -> Cow<'static, str> {
+        format!("Text{MIN}To{MAX}").into()
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -64,5 +69,11 @@ mod tests {
         for bad in ["", "abcd", "a\0", "\n", &"x".repeat(1000)] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn texts_of_different_lengths_have_schemas_of_their_own() {
+        assert_ne!(Text::<0, 200>::name(), Text::<1, 200>::name());
+        assert_ne!(Text::<1, 50>::name(), Text::<1, 200>::name());
     }
 }
