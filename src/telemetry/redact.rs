@@ -121,8 +121,10 @@ fn secret_at(text: &str) -> Option<usize> {
         let before = text[..*at].trim_end_matches(['"', '\'', '\\', ' ']);
         let start = before.rfind(|c: char| !(c.is_alphanumeric() || "_-.".contains(c)));
         let after = &text[at + 1..];
-        let in_url = before.rfind("://").is_some_and(|at| !before[at + 3..].contains(['/', ' ', '@']));
-        in_url && after.split(['/', ' ']).next().is_some_and(|rest| rest.contains('@'))
+        let in_url = before.rfind(['/', ' ', '@', ':']).is_some_and(|at| before[..=at].ends_with("://"));
+        in_url
+            && !after.starts_with("[REDACTED]")
+            && after.split(['/', ' ']).next().is_some_and(|rest| rest.contains('@'))
             || !after.starts_with(':') && is_secret(&before.as_bytes()[start.map_or(0, |start| start + 1)..])
     };
     signs.find(assigns).map(|at| at + 1)
@@ -209,6 +211,7 @@ mod tests {
             (r#"Some(Login { user_token: Some("canary") })"#, "Some(Login { user_token:[REDACTED]"),
             ("https://example.com/?a=b&token=canary&c=d", "https://example.com/?a=b&token=[REDACTED]"),
             ("Authorization: Bearer canary", "Authorization:[REDACTED]"),
+            ("no route to postgres://app:canary@db/app", "no route to postgres://app:[REDACTED]"),
         ] {
             assert_eq!(clean(leak), printed);
         }
@@ -217,6 +220,8 @@ mod tests {
         {
             assert_eq!(clean(harmless), harmless);
         }
+        let masked = "postgres://app:[REDACTED]@db/app, http://h:80/a:b@c and redis://h:1";
+        assert_eq!(clean(masked), masked);
         let stack = "0: app::http::session::token::Token::parse\n 1: { main }";
         assert_eq!(clean(stack), stack);
     }
