@@ -173,7 +173,8 @@ async fn nothing_that_is_wrong_with_a_request_breaks_an_operation(pool: PgPool) 
         for wrong in WRONGS {
             let name = format!("{} {}, {wrong}", operation.method, operation.path);
             if alice.cookie.borrow().is_none() {
-                assert_eq!(alice.sign_in("alice@example.com", PASSWORD).await.status, 201);
+                let answer = alice.sign_in("alice@example.com", PASSWORD).await;
+                assert_eq!(answer.status, 201, "{name}: {answer:?}");
             }
             let id = existing(&alice, &operation, &document).await;
             let known = operation.path.replace("{id}", id.as_deref().unwrap_or("none"));

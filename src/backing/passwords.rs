@@ -75,12 +75,14 @@ impl Passwords {
         let (tell, told) = oneshot::channel();
         // The turn goes along: a client that hangs up does not stop the hash, so its place stays taken.
         let work = move || {
-            let _turn = turn;
             // A tenth of a core that others want as well. Less, and they would wait for the locks that this thread holds in
             // the kernel. Elsewhere niceness belongs to the whole process.
             #[cfg(target_os = "linux")]
             rustix::process::nice(10).ok();
-            tell.send(work()).ok();
+            let done = work();
+            // Before the news, for whoever hears it may want the next turn while this thread still waits for a core.
+            drop(turn);
+            tell.send(done).ok();
         };
         thread::Builder::new().name("password".to_owned()).spawn(work).map_err(|_| Error::Overloaded)?;
         told.await.context("hashing a password").flatten().map_err(Error::Failed)
