@@ -110,8 +110,6 @@ async fn under_load(cluster: &Cluster, restarts: usize, report: &mut Report) -> 
 pub struct Killed {
     /// Requests that it may have held.
     in_flight: usize,
-    /// Connections that found nobody until the balancer knew.
-    dead_ends: usize,
     /// Failed requests 2 s after.
     failed_soon: u64,
 }
@@ -154,7 +152,7 @@ impl Watched {
     fn killed(&mut self, name: &str, killed: &Killed) -> Row {
         let (before, now) = (self.before.clone(), self.load.counts());
         let all = failed(&now) - failed(&before);
-        let held = all.saturating_sub(killed.dead_ends as u64) as f64 / killed.in_flight.max(1) as f64;
+        let held = all as f64 / killed.in_flight.max(1) as f64;
         let late = failed(&now) - killed.failed_soon;
         let name = format!("{name}: {} in flight", killed.in_flight);
         let mut row = self.measured(name, &before, &now);

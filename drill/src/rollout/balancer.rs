@@ -1,10 +1,11 @@
-//! A balancer as a Kubernetes Service is one: each new connection goes to the next ready backend, and nothing is tried twice.
+//! A balancer as a Kubernetes Service is one: each new connection goes to the next ready backend, and nothing is tried
+//! twice unless that is asked for.
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -34,8 +35,7 @@ pub struct Balancer {
 struct Shared {
     backends: Mutex<Vec<Backend>>,
     turn: AtomicUsize,
-    /// Connections that found nobody at the other end.
-    dead_ends: AtomicUsize,
+    redispatch: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -91,9 +91,10 @@ impl Balancer {
         backends.iter().find(|backend| backend.port == port).map_or(0, |backend| backend.open.load(Relaxed))
     }
 
-    /// How many connections found nobody at the other end so far.
-    pub fn dead_ends(&self) -> usize {
-        self.shared.dead_ends.load(Relaxed)
+    /// From now on a connection that one backend refuses goes to the next, as proxies in front of a service do it: a
+    /// killed process cannot say beforehand that it goes.
+    pub fn redispatch(&self) {
+        self.shared.redispatch.store(true, Relaxed);
     }
 }
 
@@ -110,6 +111,18 @@ impl Shared {
         let ready: Vec<Backend> = self.backends().iter().filter(|backend| backend.ready).cloned().collect();
         let turn = self.turn.fetch_add(1, Relaxed);
         (!ready.is_empty()).then(|| ready[turn % ready.len()].clone())
+    }
+
+    /// A connection to the next ready backend that takes it.
+    async fn connect(&self) -> Option<(Backend, TcpStream)> {
+        let tries = if self.redispatch.load(Relaxed) { self.backends().len() } else { 1 };
+        for _ in 0..tries {
+            let backend = self.next()?;
+            if let Ok(connection) = TcpStream::connect(("127.0.0.1", backend.port)).await {
+                return Some((backend, connection));
+            }
+        }
+        None
     }
 
     /// One failure is none yet, but one success is enough.
@@ -130,12 +143,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn pass(mut client: TcpStream, shared: Arc<Shared>) {
-    let Some(backend) = shared.next() else {
-        shared.dead_ends.fetch_add(1, Relaxed);
-        return;
-    };
-    let Ok(mut server) = TcpStream::connect(("127.0.0.1", backend.port)).await else {
-        shared.dead_ends.fetch_add(1, Relaxed);
+    let Some((backend, mut server)) = shared.connect().await else {
         return;
     };
     backend.open.fetch_add(1, Relaxed);

@@ -98,7 +98,7 @@ impl Cluster {
         progress("killing a pod");
         self.kubectl(&["delete", "pod", &self.a_pod().await?, "--grace-period=0", "--force"]).await?;
         sleep(Duration::from_secs(2)).await;
-        let killed = Killed { in_flight: MIX.at_once(), dead_ends: 0, failed_soon: watched.failed() };
+        let killed = Killed { in_flight: MIX.at_once(), failed_soon: watched.failed() };
         self.settled().await?;
         Ok(killed)
     }

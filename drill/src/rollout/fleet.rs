@@ -75,15 +75,14 @@ impl Fleet {
     /// Kills a replica; its supervisor notices, and starts another.
     pub async fn kill(&mut self, watched: &Watched) -> Result<Killed> {
         let old = self.replicas.remove(0);
-        let (in_flight, dead_ends) =
-            (self.balancer.open(old.port()) * MIX.streams, self.balancer.dead_ends());
+        self.balancer.redispatch();
+        let in_flight = self.balancer.open(old.port()) * MIX.streams;
         old.signal(Signal::Kill)?;
         old.wait().await?;
         sleep(NOTICE).await;
         self.balancer.remove(old.port());
         sleep(NOTICE).await;
-        let dead_ends = self.balancer.dead_ends() - dead_ends;
-        let killed = Killed { in_flight, dead_ends, failed_soon: watched.failed() };
+        let killed = Killed { in_flight, failed_soon: watched.failed() };
         let new = self.launch().await?;
         self.replicas.push(new);
         sleep(Duration::from_secs(3)).await;
