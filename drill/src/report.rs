@@ -25,6 +25,7 @@ pub struct Report {
     columns: &'static [&'static str],
     start: Instant,
     rows: Vec<Row>,
+    notes: Vec<Row>,
     limits: Vec<&'static Limit>,
     /// The cells are words, not numbers.
     words: bool,
@@ -80,8 +81,8 @@ impl Report {
         println!("{title}\n");
         let head: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
         println!("{}", line(width, "", "", &head));
-        let (about, rows, limits) = ("", Vec::new(), limits.to_vec());
-        Self { name, title, about, columns, start: Instant::now(), rows, limits, words: false, width }
+        let (about, rows, notes, limits) = ("", Vec::new(), Vec::new(), limits.to_vec());
+        Self { name, title, about, columns, start: Instant::now(), rows, notes, limits, words: false, width }
     }
 
     /// What the page says of itself: how it was measured, and what the columns mean.
@@ -108,14 +109,18 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Keeps the row for the files only: one of many that are summed up in another.
+    /// Keeps the row for the picture and the JSON only: one of many that are summed up in another.
     pub fn note(&mut self, row: Row) {
-        self.rows.push(row);
+        self.notes.push(row);
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().chain(&self.notes)
     }
 
     /// Whether everything was within its limits so far.
     pub fn passes(&self) -> bool {
-        self.rows.iter().all(|row| row.misses.is_empty())
+        self.all().all(|row| row.misses.is_empty())
     }
 
     /// Writes `NAME.json` and `NAME.html` into `folder`, prints the verdict, and returns it.
@@ -147,7 +152,7 @@ impl Report {
     }
 
     fn to_json(&self) -> Value {
-        let rows = self.rows.iter().map(|row| {
+        let rows = self.all().map(|row| {
             let cells =
                 self.columns.iter().zip(&row.cells).map(|(&column, cell)| (column.to_owned(), json!(cell)));
             json!({

@@ -19,6 +19,7 @@ use crate::{
 };
 
 const COLUMNS: &[&str] = &["p50 ms", "p99 ms", "max ms"];
+const ABOUT: &str = "The server is killed while a client asks all the time, and started again at once, as a supervisor would.";
 /// Between two questions to a server that does not answer yet.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -38,7 +39,7 @@ struct Restart {
 pub async fn run(setup: &Setup, count: usize, folder: &Path) -> Result<bool> {
     setup.migrate().await?;
     let limits = [&limits::RESTART_READY, &limits::RESTART_OUTAGE, &limits::RESTARTS];
-    let mut report = Report::new("restart", "Restart after kill -9", 36, COLUMNS, &limits);
+    let mut report = Report::new("restart", "Restart after kill -9", 36, COLUMNS, &limits).about(ABOUT);
     let (port, ops_port) = (free_port().await?, free_port().await?);
     let mut server = start(setup, port, ops_port)?;
     answers(ops_port, "/readyz").await?;

@@ -27,6 +27,9 @@ const PASSWORD: &str = "correct horse battery staple";
 
 const COLUMNS: &[&str] = &["requests", "failed", "away", "worst ms", "took s"];
 const WIDTH: usize = 34;
+const ABOUT: &str = "Clients that keep their connections, clients that think, a connection per request, and HTTP/2, while one \
+    replica after the other is replaced. Failed: lost, refused, or answered with an error. Away: HTTP/2 requests that the \
+    server named as not begun, so that the client sends them again. Worst: the slowest request.";
 const LIMITS: [&Limit; 4] =
     [&limits::ROLLOUT_FAILED, &limits::ROLLOUT_REQUESTS, &limits::KILL_LOST, &limits::KILL_LATE];
 const PLOT: Plot = Plot::Bars { title: "The slowest request", unit: "ms" };
@@ -38,7 +41,8 @@ const PLOT: Plot = Plot::Bars { title: "The slowest request", unit: "ms" };
 ///
 /// When the services or the server cannot be used.
 pub async fn processes(setup: &Setup, restarts: usize, folder: &Path) -> Result<bool> {
-    let mut report = Report::new("rollout", "Rolling restarts of three processes", WIDTH, COLUMNS, &LIMITS);
+    let mut report =
+        Report::new("rollout", "Rolling restarts of three processes", WIDTH, COLUMNS, &LIMITS).about(ABOUT);
     let mut fleet = fleet::Fleet::start(setup, &[]).await?;
     let mut watched = Watched::start(fleet.address()).await?;
     for number in 1.. {
@@ -78,7 +82,7 @@ pub async fn control(setup: &Setup, folder: &Path) -> Result<bool> {
 /// When the cluster cannot be used.
 pub async fn in_cluster(cluster: &Cluster, restarts: usize, folder: &Path) -> Result<bool> {
     let title = "Rolling restarts in the cluster of the current kubectl context";
-    let mut report = Report::new("rollout-cluster", title, WIDTH, COLUMNS, &LIMITS);
+    let mut report = Report::new("rollout-cluster", title, WIDTH, COLUMNS, &LIMITS).about(ABOUT);
     let unlimited = cluster.lift_limits().await?;
     let outcome = under_load(cluster, restarts, &mut report).await;
     unlimited.restore().await?;

@@ -30,6 +30,9 @@ pub enum Extent {
 
 pub const COLUMNS: &[&str] = &["exit s", "code", "requests", "lost", "refused", "away", "last line"];
 const NAME_WIDTH: usize = 46;
+const ABOUT: &str = "Each row: a server, what it is held up by, SIGTERM. Lost: requests without an answer though the server had \
+    taken them. Refused: connections that found nobody, once the listener is closed. Away: HTTP/2 requests that the server named \
+    as not begun. Last line: whether the log ends with `stopped`.";
 
 const LIMITS: [&Limit; 11] = [
     &limits::EXIT_IDLE,
@@ -52,7 +55,7 @@ const LIMITS: [&Limit; 11] = [
 /// When the services or the server cannot be used at all. A case that breaks off is a missed limit, not an error.
 pub async fn run(setup: Setup, extent: Extent, folder: &Path) -> Result<bool> {
     setup.migrate().await?;
-    let mut report = Report::new("stop-matrix", "The stop", NAME_WIDTH, COLUMNS, &LIMITS);
+    let mut report = Report::new("stop-matrix", "The stop", NAME_WIDTH, COLUMNS, &LIMITS).about(ABOUT);
     let setup = Arc::new(setup);
     // They mostly wait, and do not disturb each other: each has a server and proxies of its own.
     let mut running = JoinSet::new();

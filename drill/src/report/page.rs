@@ -29,14 +29,17 @@ pub fn html(report: &Report, plot: Plot) -> String {
         .limits
         .iter()
         .map(|limit| {
-            let cells =
-                [limit.name.to_owned(), format!("{} {}", limit.value(), limit.unit), limit.source.to_owned()];
+            let cells = [
+                limit.name.to_owned(),
+                format!("{} {}", grouped(&limit.value().to_string()), limit.unit),
+                limit.source.to_owned(),
+            ];
             format!("<tr>{}", cells.iter().map(|cell| format!("<td>{}", escape(cell))).collect::<String>())
         })
         .collect();
     let words = if report.words { " class=words" } else { "" };
     let (title, about) = (escape(report.title), escape(report.about));
-    let picture = plot::svg(&report.rows, plot);
+    let picture = plot::svg(report.all(), plot);
     let over_time: String = report
         .rows
         .iter()
@@ -55,10 +58,19 @@ pub fn html(report: &Report, plot: Plot) -> String {
 
 fn row(row: &Row) -> String {
     let (class, word) = (if row.misses.is_empty() { "ok" } else { "miss" }, row.verdict());
-    let cells: String = row.cells.iter().map(|cell| format!("<td>{}", escape(cell))).collect();
+    let cells: String = row.cells.iter().map(|cell| format!("<td>{}", grouped(&escape(cell)))).collect();
     let why: String =
         row.misses.iter().map(|miss| format!("<div class=why>{}</div>", escape(miss))).collect();
     format!("<tr><td class={class}>{word}<td>{}{why}{cells}", escape(&row.name))
+}
+
+/// A long number in groups of three digits; anything else as it is.
+fn grouped(cell: &str) -> String {
+    if cell.len() < 5 || !cell.bytes().all(|byte| byte.is_ascii_digit()) {
+        return cell.to_owned();
+    }
+    let groups: Vec<&[u8]> = cell.as_bytes().rchunks(3).rev().collect();
+    String::from_utf8_lossy(&groups.join(&b',')).into_owned()
 }
 
 pub fn escape(text: &str) -> String {

@@ -3,12 +3,14 @@
 use super::{Plot, Row, page::escape};
 
 const WIDTH: f64 = 900.0;
-/// Left of the axis: room for names, or for numbers.
-const NAMES: f64 = 340.0;
+/// Left of the axis: room for numbers, or for names of so many times this.
 const NUMBERS: f64 = 60.0;
+const LETTER: f64 = 7.6;
+/// Room for the number behind a bar.
+const VALUE: f64 = 48.0;
 
-pub fn svg(rows: &[Row], plot: Plot) -> String {
-    let points: Vec<Point> = rows.iter().filter_map(Point::of).collect();
+pub fn svg<'a>(rows: impl Iterator<Item = &'a Row>, plot: Plot) -> String {
+    let points: Vec<Point> = rows.filter_map(Point::of).collect();
     // A value that was not measured has no place; a limit far above all values would only make them flat.
     let highest = points.iter().map(|point| point.value).fold(0.0, f64::max);
     let limits = points.iter().map(|point| point.limit).filter(|&limit| limit < 3.0 * highest);
@@ -37,8 +39,10 @@ impl<'a> Point<'a> {
 fn bars(points: &[Point], top: f64, title: &str, unit: &str) -> String {
     const ROW: f64 = 22.0;
     let height = 56.0 + ROW * points.len() as f64;
-    let x = |value: f64| NAMES + value / top * (WIDTH - NAMES - 60.0);
-    let mut picture = open(height, title, unit);
+    let longest = points.iter().map(|point| point.name.chars().count()).max().unwrap_or(0);
+    let names = (longest as f64 * LETTER + 8.0).min(WIDTH / 2.0);
+    let x = |value: f64| names + value / top * (WIDTH - names - 60.0);
+    let mut picture = open(height, title, unit, points.iter().any(|point| point.limit <= top));
     for tick in ticks(top) {
         let at = x(tick);
         picture += &format!("<line class=grid x1={at} x2={at} y1=30 y2={}></line>", height - 20.0);
@@ -47,17 +51,20 @@ fn bars(points: &[Point], top: f64, title: &str, unit: &str) -> String {
     for (row, point) in points.iter().enumerate() {
         let y = 32.0 + ROW * row as f64;
         let (name, Point { value, limit, class, .. }) = (escape(point.name), point);
-        picture += &format!("<text x={} y={} text-anchor=end>{name}</text>", NAMES - 8.0, y + 14.0);
+        picture += &format!("<text x={} y={} text-anchor=end>{name}</text>", names - 8.0, y + 14.0);
         picture += &format!(
-            "<rect class={class} x={NAMES} y={} width={} height=14></rect>",
+            "<rect class={class} x={names} y={} width={} height=14></rect>",
             y + 3.0,
-            x(*value) - NAMES
+            x(*value) - names
         );
-        picture += &format!("<text class=soft x={} y={}>{value:.2}</text>", x(*value) + 5.0, y + 14.0);
+        let (end, mut number) = (x(*value), x(*value) + 5.0);
         if *limit <= top {
             let at = x(*limit);
             picture += &format!("<line class=limit x1={at} x2={at} y1={y} y2={}></line>", y + 20.0);
+            // Not across the mark.
+            number = if (end..end + VALUE).contains(&at) { at + 5.0 } else { number };
         }
+        picture += &format!("<text class=soft x={number} y={}>{value:.2}</text>", y + 14.0);
     }
     picture + "</svg>"
 }
@@ -66,7 +73,9 @@ fn dots(points: &[Point], top: f64, title: &str, unit: &str) -> String {
     const HEIGHT: f64 = 320.0;
     let y = |value: f64| HEIGHT - 20.0 - value / top * (HEIGHT - 60.0);
     let step = (WIDTH - NUMBERS - 20.0) / points.len().max(1) as f64;
-    let mut picture = open(HEIGHT, title, unit);
+    let mut picture = open(HEIGHT, title, unit, points.iter().any(|point| point.limit <= top));
+    picture +=
+        &format!("<text class=soft x={NUMBERS} y={}>one dot each, in their order</text>", HEIGHT - 4.0);
     for tick in ticks(top) {
         let at = y(tick);
         picture += &format!("<line class=grid x1={NUMBERS} x2={WIDTH} y1={at} y2={at}></line>");
@@ -86,11 +95,12 @@ fn dots(points: &[Point], top: f64, title: &str, unit: &str) -> String {
     picture + "</svg>"
 }
 
-fn open(height: f64, title: &str, unit: &str) -> String {
+fn open(height: f64, title: &str, unit: &str, limits: bool) -> String {
+    let legend = if limits { "upright or level marks: limits" } else { "" };
     format!(
         "<svg viewBox='0 0 {WIDTH} {height}' width={WIDTH} role=img><title>{title}</title>\
          <text x=0 y=16 font-weight=600>{title}, {unit}</text>\
-         <text class=soft x={WIDTH} y=16 text-anchor=end>upright or level marks: limits</text>",
+         <text class=soft x={WIDTH} y=16 text-anchor=end>{legend}</text>",
         title = escape(title)
     )
 }
