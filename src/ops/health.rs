@@ -1,5 +1,6 @@
 //! Readiness as one value: who may change it, and what the probes say of it. {%- capture file %}{% raw %}
 use crate::{app::App, backing::migrate, telemetry::metrics};
+use anyhow::Chain;
 use axum::{
     Json,
     http::StatusCode,
@@ -7,6 +8,7 @@ use axum::{
 };
 use serde::Serialize;
 use std::{
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering::Relaxed},
@@ -48,11 +50,11 @@ impl Health {
     /// Keeps the value true for as long as it is polled.
     pub async fn watch(self, app: App) {
         let migrations = migrate::versions();
-        loop {
+        for round in 0_u64.. {
             let schema = app.postgres.migrations();
             let (schema, redis) = tokio::join!(schema, app.redis.ping());
-            self.note("postgres", POSTGRES_UP, schema.as_ref().err().map(|error| error as _));
-            self.note("redis", REDIS_UP, redis.as_ref().err().map(|error| error as _));
+            self.note("postgres", POSTGRES_UP, round == 0, schema.as_ref().err().map(|error| error as _));
+            self.note("redis", REDIS_UP, round == 0, redis.as_ref().err().map(|error| error as _));
             let upstream = app.outbound.iter(); // example
             upstream.for_each(|preview| metrics::dependency_up("preview", preview.is_up())); // example
             let is_complete = |had: Vec<i64>| migrations.iter().all(|version| had.contains(version));
@@ -64,11 +66,14 @@ impl Health {
         }
     }
 
-    /// Logs a change, once.
-    fn note(&self, dependency: &'static str, bit: u8, error: Option<&dyn std::error::Error>) {
+    /// Logs what is found first, and each change, once.
+    fn note(&self, dependency: &'static str, bit: u8, first: bool, error: Option<&(dyn Error + 'static)>) {
         metrics::dependency_up(dependency, error.is_none());
         match (self.is(bit), error) {
-            (true, Some(error)) => tracing::warn!(dependency, cause = %error, "dependency lost"),
+            (up, Some(error)) if up || first => {
+                let cause = Chain::new(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
+                tracing::warn!(dependency, cause, "dependency lost");
+            }
             (false, None) => tracing::info!(dependency, "dependency up"),
             _ => {}
         }
