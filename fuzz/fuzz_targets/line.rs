@@ -8,13 +8,13 @@ mod redact;
 
 use serde_json::{Value, json};
 
-const CORE: &str = r#"{"v":0,"name":"n","msg":"m","level":30,"hostname":"h","pid":1,"time":"2026-11-22T15:04:05.1Z","target":"t","line":1,"file":"f""#;
+const CORE: &[u8] = br#"{"v":0,"name":"n","msg":"m","level":30,"hostname":"h","pid":1,"time":"2026-11-22T15:04:05.1Z","target":"t","line":1,"file":"f","service":"s"}"#;
 
 libfuzzer_sys::fuzz_target!(|fields: Vec<(String, String)>| {
     if fields.iter().any(|(key, text)| key.contains("canary") || text.contains("canary")) {
         return;
     }
-    let mut given = CORE.to_owned();
+    let mut given = String::new();
     for (key, text) in &fields {
         let hidden = json!({ key: text, "b": [{ "user_password": "canary" }], "c": text }).to_string();
         let cut: String = hidden.chars().take(text.len() * 2).collect();
@@ -22,9 +22,10 @@ libfuzzer_sys::fuzz_target!(|fields: Vec<(String, String)>| {
         let value = values[key.len() % values.len()];
         given += &format!(",{}:{}", json!(key), json!(value));
     }
-    given += ",\"secret\":\"canary\"}\n";
+    given += ",\"secret\":\"canary\"}";
     let mut guard = line::Guard::default();
-    guard.rewrite(given.as_bytes());
+    let frame = line::Frame::new(CORE);
+    guard.line(&frame, "2026-11-22T15:04:05.100Z", given.as_bytes());
     let text = str::from_utf8(&guard.out).expect("a line is text");
     let line: Value = serde_json::from_str(text).expect("a line is JSON");
     assert_eq!(line.to_string().len() + 1, text.len(), "a key stands twice, or a line end is missing: {text}");

@@ -1,22 +1,50 @@
-//! One pass over a line of tracing-bunyan-formatter that makes it fit to print: no secret, no key twice, time to the
-//! millisecond, errors and settings as objects.
+//! One pass over what an event says that makes it fit to print: no secret, no key twice, errors and settings as objects.
 use super::redact;
 use serde_json::{Map, Value};
-use std::{mem, ops::Range};
+use std::ops::Range;
 
 /// Fields whose text, when it is a JSON object, becomes part of the line instead of a quoted string.
 const SPLICED: [&[u8]; 3] = [b"err", b"routes", b"settings"];
 
-/// What the formatter begins a line with, in this order. Then come `target line file`.
+/// What bunyan wants in every line.
 const CORE: [&[u8]; 7] = [b"v", b"name", b"msg", b"level", b"hostname", b"pid", b"time"];
 
-/// Rewrites lines, and keeps them until they are printed.
+/// What all lines of one place in the code have in common.
+pub struct Frame {
+    /// From the line's start to its time.
+    head: Vec<u8>,
+    /// Where in it the level is.
+    level: usize,
+    /// Keys, and whole fields, for what the event does not say itself.
+    defaults: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Frame {
+    /// From the formatter's line for an event without fields.
+    pub fn new(line: &[u8]) -> Self {
+        let mut frame = Self { head: b"{".to_vec(), level: 0, defaults: Vec::new() };
+        let mut scan = Scan(line.get(1..).unwrap_or_default());
+        while let Some(Given { key, whole, .. }) = scan.field() {
+            match key {
+                b"time" | b"line" | b"file" => {}
+                _ if key == b"msg" || !CORE.contains(&key) => frame.defaults.push((key.into(), whole.into())),
+                _ => {
+                    frame.head.extend_from_slice(whole);
+                    frame.level = if key == b"level" { frame.head.len() - 2 } else { frame.level };
+                    frame.head.push(b',');
+                }
+            }
+        }
+        frame.head.extend_from_slice(br#""time":""#);
+        frame
+    }
+}
+
+/// Makes lines, and keeps them until they are printed.
 #[derive(Default)]
 pub struct Guard {
     /// The lines that are fit to print.
     pub out: Vec<u8>,
-    /// What each line says that does not say it itself: names, and whole fields.
-    base: Vec<(&'static str, String)>,
     /// Where the last line's level is in `out`.
     level: usize,
     /// Where its keys are.
@@ -26,49 +54,26 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// `base` is names, and values as JSON.
-    pub fn new(base: &[(&'static str, String)]) -> Self {
-        let whole = |(key, value): &(_, String)| (*key, format!(r#""{key}":{value}"#));
-        Self { base: base.iter().map(whole).collect(), ..Self::default() }
-    }
-
-    /// Appends what may be printed of `line`: one compact JSON object, flat but for what was logged as text.
-    pub fn rewrite(&mut self, line: &[u8]) {
+    /// Appends what may be printed of `fields`, which end in a brace: one compact JSON object, flat but for what was
+    /// logged as text.
+    pub fn line(&mut self, frame: &Frame, time: &str, fields: &[u8]) {
         self.keys.clear();
         self.seen = 0;
-        self.out.push(b'{');
-        let mut scan = Scan(line.get(1..).unwrap_or_default());
-        let core = CORE.map(|_| scan.field());
-        core.iter().flatten().for_each(|field| self.core(field));
-        let [target, _line, _file] = [(); 3].map(|()| scan.field());
+        self.level = self.out.len() + frame.level;
+        self.out.extend_from_slice(&frame.head);
+        self.out.extend_from_slice(time.as_bytes());
+        self.out.extend_from_slice(b"\",");
+        let mut scan = Scan(fields);
         while let Some(field) = scan.field() {
             self.field(&field);
         }
-        // What the formatter says is good enough when the event says nothing.
-        for field in [core[2], target].iter().flatten() {
-            if !self.has(field.key) {
-                self.guarded(field);
-            }
-        }
-        let base = mem::take(&mut self.base);
-        for (key, whole) in base.iter().map(|(key, whole)| (key.as_bytes(), whole.as_bytes())) {
+        for (key, whole) in &frame.defaults {
             if !self.has(key) {
                 self.copy(key, whole);
             }
         }
-        self.base = base;
-        self.out.pop_if(|last| *last == b',');
+        self.out.pop();
         self.out.extend_from_slice(b"}\n");
-    }
-
-    fn core(&mut self, field: &Given<'_>) {
-        match field.key {
-            b"msg" => return,
-            b"time" => return self.put(b"time", |out| millis(field.value, out)),
-            b"level" => self.level = self.out.len() + br#""level":"#.len(),
-            _ => {}
-        }
-        self.copy(field.key, field.whole);
     }
 
     /// Of two fields with the same key the first stays: what an event says itself comes before what is said of it.
@@ -138,18 +143,6 @@ fn bit(key: &[u8]) -> u128 {
     1 << ((usize::from(first) * 7 + usize::from(last) * 3 + key.len()) % 128)
 }
 
-/// `"2026-11-22T15:04:05.1234Z"`, with none to nine digits, to exactly three.
-fn millis(value: &[u8], out: &mut Vec<u8>) {
-    let Some((second, rest)) = value.split_at_checked(b"\"2026-11-22T15:04:05".len()) else {
-        return out.extend_from_slice(value);
-    };
-    let digits = rest.iter().skip(1).take_while(|byte| byte.is_ascii_digit()).copied();
-    out.extend_from_slice(second);
-    out.push(b'.');
-    out.extend(digits.chain(*b"000").take(3));
-    out.extend_from_slice(b"Z\"");
-}
-
 /// The JSON object that the string `value` holds, else the string.
 fn splice(value: &[u8], out: &mut Vec<u8>) {
     let text = redact::unquote(value);
@@ -175,10 +168,11 @@ struct Scan<'a>(&'a [u8]);
 impl<'a> Scan<'a> {
     /// `None` at the end, or where this is not the compact JSON that it should be: the rest is then left out.
     fn field(&mut self) -> Option<Given<'a>> {
-        let key_end = redact::string_end(self.0)?;
+        let given = self.0.strip_prefix(b",").unwrap_or(self.0);
+        let key_end = redact::string_end(given)?;
         let value = key_end + 1;
-        let (whole, rest) = self.0.split_at(value + redact::value_end(self.0.get(value..)?)?);
-        self.0 = rest.strip_prefix(b",").unwrap_or_default();
+        let (whole, rest) = given.split_at(value + redact::value_end(given.get(value..)?)?);
+        self.0 = rest;
         Some(Given { key: &whole[1..key_end - 1], value: &whole[value..], whole })
     }
 }

@@ -1,17 +1,19 @@
 //! The log lines: tracing-bunyan-formatter's format, without its faults.
 //!
-//! The formatter sees events only, never a span, so it prints no START and END lines, no prefixes and no fields of
-//! spans. What it makes of an event goes to the [`Sink`] at once, where no request waits: a [`Guard`] makes it fit to
-//! print on the way out.
-use super::{line::Guard, request, writer::Sink};
-use crate::config;
-use opentelemetry::trace::TraceContextExt;
-use serde_json::Value;
-use std::{
-    cell::Cell,
-    io::{self, Write},
+//! A request pays for what its event says, and for no more: that goes to the [`Sink`] as it is. The writer's thread
+//! makes a line of it. The formatter is asked once for each place in the code, with an event without fields; what it
+//! says is the [`Frame`] of all lines from there. It sees no span, so it prints no START and END lines, no prefixes and
+//! no fields of spans.
+use super::{
+    line::{Frame, Guard},
+    request,
+    writer::{Entry, Sink},
 };
-use tracing::{Event, Subscriber};
+use crate::config;
+use chrono::{DateTime, SecondsFormat, Utc};
+use opentelemetry::trace::TraceContextExt;
+use std::collections::HashMap;
+use tracing::{Event, Subscriber, callsite::Identifier};
 use tracing_bunyan_formatter::BunyanFormattingLayer;
 use tracing_serde::fields::AsMap;
 use tracing_subscriber::{
@@ -20,71 +22,67 @@ use tracing_subscriber::{
 };
 
 /// Logs each event as one JSON line.
-pub struct Lines(Box<dyn Subscriber + Send + Sync>);
-
-impl Lines {
-    pub(super) fn new(sink: &'static Sink, settings: &config::Telemetry) -> Self {
-        let formatter = BunyanFormattingLayer::new(settings.service.clone(), move || Raw(sink));
-        Self(Box::new(Registry::default().with(formatter)))
-    }
-}
-
-/// What makes such lines fit to print.
-pub(super) fn guard(settings: &config::Telemetry) -> Guard {
-    let fields = [
-        ("service", &*settings.service),
-        ("region", &*settings.region),
-        ("version", env!("CARGO_PKG_VERSION")),
-    ];
-    Guard::new(&fields.map(|(name, value)| (name, Value::from(value).to_string())))
-}
+pub struct Lines(pub &'static Sink);
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let origin = event.metadata();
-        match FIELDS.try_with(|given| given.set(fields(event))) {
-            Ok(()) => self.0.event(&Event::new(origin, &origin.fields().value_set(&[]))),
-            // Gone while the thread ends.
-            Err(_) => self.0.event(event),
+        // Room for a request's own line.
+        let mut fields = Vec::with_capacity(512);
+        serde_json::to_writer(&mut fields, &event.field_map()).expect("writing to memory cannot fail");
+        self.0.push(Some(event.metadata()), &fields[1..fields.len() - 1], |out| {
+            request::with_current(|request| add_ids(request, out));
+            out.push(b'}');
+        });
+    }
+}
+
+/// Makes the lines that are printed.
+pub struct Printer {
+    pub guard: Guard,
+    frames: HashMap<Identifier, Frame>,
+    formatter: Box<dyn Subscriber + Send + Sync>,
+    /// Where the formatter leaves its line.
+    formatted: &'static Sink,
+    /// The last line's time, in milliseconds and as text.
+    time: (i64, String),
+}
+
+impl Printer {
+    pub fn new(settings: &config::Telemetry) -> Self {
+        let formatted: &Sink = Box::leak(Box::new(Sink::new()));
+        let fields = [
+            ("service", &*settings.service),
+            ("region", &*settings.region),
+            ("version", env!("CARGO_PKG_VERSION")),
+        ];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.into()));
+        let formatter = BunyanFormattingLayer::with_default_fields(
+            settings.service.clone(),
+            move || formatted,
+            fields.into(),
+        );
+        Self {
+            guard: Guard::default(),
+            frames: HashMap::new(),
+            formatter: Box::new(Registry::default().with(formatter)),
+            formatted,
+            time: (i64::MIN, String::new()),
         }
     }
-}
 
-thread_local! {
-    /// What the event under way says, as a JSON object. The formatter, which would put it into a map first, makes the
-    /// rest of the line: that is half the price.
-    static FIELDS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-fn fields(event: &Event<'_>) -> Vec<u8> {
-    // Room for a request's own line.
-    let mut json = Vec::with_capacity(512);
-    serde_json::to_writer(&mut json, &event.field_map()).expect("writing to memory cannot fail");
-    json
-}
-
-/// Takes each line from the formatter, which writes it in one piece, and adds what only this thread knows.
-struct Raw(&'static Sink);
-
-impl Write for Raw {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let open = line.strip_suffix(b"}\n").unwrap_or(line);
-        let fields = FIELDS.try_with(Cell::take).unwrap_or_default();
-        self.0.push(open, |out| {
-            if let [b'{', fields @ .., b'}'] = &*fields
-                && !fields.is_empty()
-            {
-                out.push(b',');
-                out.extend_from_slice(fields);
-            }
-            request::with_current(|request| add_ids(request, out));
-            out.extend_from_slice(b"}\n");
-        });
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// Adds a line to what the guard holds: an event's, or a text as it is.
+    pub fn add(&mut self, entry: &Entry, text: &[u8]) {
+        let Some(origin) = entry.origin else { return self.guard.out.extend_from_slice(text) };
+        let time = DateTime::<Utc>::from(entry.time);
+        if self.time.0 != time.timestamp_millis() {
+            self.time = (time.timestamp_millis(), time.to_rfc3339_opts(SecondsFormat::Millis, true));
+        }
+        let frame = || {
+            self.formatter.event(&Event::new(origin, &origin.fields().value_set(&[])));
+            Frame::new(&self.formatted.take())
+        };
+        let frame = self.frames.entry(origin.callsite()).or_insert_with(frame);
+        self.guard.line(frame, &self.time.1, text);
     }
 }
 

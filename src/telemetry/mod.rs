@@ -50,10 +50,10 @@ pub fn init(settings: &config::Telemetry) -> anyhow::Result<Telemetry> {
             .with_tracked_inactivity(false)
             .with_filter(filter_fn(|metadata| metadata.is_span()))
     });
-    LOG.start(json.then(|| logs::guard(settings))).context("starting the log")?;
+    LOG.start(logs::Printer::new(settings)).context("starting the log")?;
     Registry::default()
         .with(layer)
-        .with(json.then(|| logs::Lines::new(&LOG, settings)))
+        .with(json.then_some(logs::Lines(&LOG)))
         .with((!json).then(|| fmt::layer().with_writer(|| &LOG)))
         .with(spans)
         .try_init()?;

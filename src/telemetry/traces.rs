@@ -115,23 +115,12 @@ impl ClientSpan {
     }
 }
 
-/// Runs `work` in a [`ClientSpan`].
-pub async fn client_span<T>(
-    name: &'static str,
-    attributes: impl FnOnce() -> Vec<KeyValue>,
-    work: impl Future<Output = T>,
-) -> T {
-    let _span = ClientSpan::start(name, attributes);
-    work.await
-}
-
 /// Puts the current span into the headers of an outbound call, as `traceparent` and `tracestate`.
 pub fn inject(headers: &mut HeaderMap) {
     Context::map_current(|context| inject_context(context, headers));
 }
 
-/// As [`inject`], for a given context.
-pub fn inject_context(context: &Context, headers: &mut HeaderMap) {
+fn inject_context(context: &Context, headers: &mut HeaderMap) {
     TraceContextPropagator::new().inject_context(context, &mut HeaderInjector(headers));
     // Empty it says nothing.
     if headers.get("tracestate").is_some_and(HeaderValue::is_empty) {
@@ -141,18 +130,8 @@ pub fn inject_context(context: &Context, headers: &mut HeaderMap) {
 
 /// The method as the semantic conventions want it: one of a fixed set, so that callers cannot invent series.
 pub fn method_label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "DELETE" => "DELETE",
-        "CONNECT" => "CONNECT",
-        "OPTIONS" => "OPTIONS",
-        "TRACE" => "TRACE",
-        "PATCH" => "PATCH",
-        _ => "_OTHER",
-    }
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
 }
 
 fn span_name(method: &Method) -> &'static str {

@@ -1,5 +1,5 @@
 //! The log's way out: a bounded buffer that a thread of its own prints, so that no request ever waits for stdout.
-use super::{line::Guard, metrics};
+use super::{logs::Printer, metrics};
 use std::{
     io::{self, ErrorKind, Write},
     mem,
@@ -7,8 +7,9 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
+use tracing::Metadata;
 
 /// What every log line of the process goes through.
 pub static LOG: Sink = Sink::new();
@@ -27,8 +28,35 @@ pub struct Sink {
     drained: Condvar,
 }
 
+/// A line that waits, without its text.
+pub struct Entry {
+    /// Where the event is in the code; `None` for a line that is to be printed as it is.
+    pub origin: Option<&'static Metadata<'static>>,
+    pub time: SystemTime,
+    len: usize,
+}
+
+/// Lines that wait.
+struct Batch {
+    entries: Vec<Entry>,
+    /// Of all of them.
+    text: Vec<u8>,
+}
+
+impl Batch {
+    const EMPTY: Self = Self { entries: Vec::new(), text: Vec::new() };
+
+    /// What this batch needed, the next one needs too; after a burst the memory goes back.
+    fn clear(&mut self) {
+        self.entries.shrink_to(self.entries.len().max(FULL / 256));
+        self.text.shrink_to(self.text.len().max(FULL));
+        self.entries.clear();
+        self.text.clear();
+    }
+}
+
 struct State {
-    pending: Vec<u8>,
+    pending: Batch,
     /// Lines dropped since the log last said so.
     dropped: u64,
     running: bool,
@@ -39,49 +67,59 @@ struct State {
 
 impl Sink {
     pub const fn new() -> Self {
-        let state = State { pending: Vec::new(), dropped: 0, running: false, writing: false, hurry: false };
+        let state = State { pending: Batch::EMPTY, dropped: 0, running: false, writing: false, hurry: false };
         Self { state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new() }
     }
 
-    /// Starts the thread that writes to stdout: JSON lines past their guard, other text as it is.
+    /// Starts the thread that writes to stdout what `printer` makes of the lines.
     ///
     /// # Errors
     /// When stdout is closed, or no thread can be made.
-    pub fn start(&'static self, guard: Option<Guard>) -> io::Result<()> {
+    pub fn start(&'static self, printer: Printer) -> io::Result<()> {
         // Around std's own stdout, whose line buffer would cut a batch in two and keep its rest after an error.
         let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-        self.start_on(std::fs::File::from(stdout), guard)
+        self.start_on(std::fs::File::from(stdout), printer)
     }
 
-    fn start_on(
-        &'static self,
-        mut out: impl Write + Send + 'static,
-        mut guard: Option<Guard>,
-    ) -> io::Result<()> {
+    fn start_on(&'static self, mut out: impl Write + Send + 'static, mut printer: Printer) -> io::Result<()> {
         self.lock().running = true;
         // A panic costs the lines at hand, not the log.
-        let run = move || while catch_unwind(AssertUnwindSafe(|| self.run(&mut out, &mut guard))).is_err() {};
+        let run =
+            move || while catch_unwind(AssertUnwindSafe(|| self.run(&mut out, &mut printer))).is_err() {};
         thread::Builder::new().name("log-writer".to_owned()).spawn(run).map(drop)
     }
 
     /// Takes one line, whose end `finish` writes, or drops it when the buffer is full.
-    pub fn push(&self, line: &[u8], finish: impl FnOnce(&mut Vec<u8>)) {
+    pub fn push(
+        &self,
+        origin: Option<&'static Metadata<'static>>,
+        line: &[u8],
+        finish: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let time = SystemTime::now();
         let mut state = self.lock();
-        let before = state.pending.len();
+        let Batch { entries, text } = &mut state.pending;
+        let before = text.len();
         if before + line.len() > LIMIT {
             state.dropped += 1;
             drop(state);
             return metrics::log_lines_dropped(1);
         }
-        state.pending.extend_from_slice(line);
-        finish(&mut state.pending);
-        let after = state.pending.len();
+        text.extend_from_slice(line);
+        finish(text);
+        let after = text.len();
+        entries.push(Entry { origin, time, len: after - before });
         drop(state);
         // Only the first line of a batch, and the one that fills it, cost a system call; a quiet service's writer
         // sleeps without a timer.
         if before == 0 || before < FULL && after >= FULL {
             self.filled.notify_one();
         }
+    }
+
+    /// The text of the lines that wait, which nobody will print then.
+    pub fn take(&self) -> Vec<u8> {
+        mem::replace(&mut self.lock().pending, Batch::EMPTY).text
     }
 
     /// Waits until all that was pushed is written, `limit` at most. Answers whether it was.
@@ -92,7 +130,7 @@ impl Sink {
         }
         state.hurry = true;
         self.filled.notify_one();
-        let busy = |state: &mut State| state.writing || !state.pending.is_empty();
+        let busy = |state: &mut State| state.writing || !state.pending.text.is_empty();
         let waited = self.drained.wait_timeout_while(state, limit, busy);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
@@ -101,13 +139,11 @@ impl Sink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, out: &mut impl Write, guard: &mut Option<Guard>) {
-        let (mut batch, mut unsaid) = (Vec::new(), 0);
+    fn run(&self, out: &mut impl Write, printer: &mut Printer) {
+        let (mut batch, mut unsaid) = (Batch::EMPTY, 0);
         loop {
             unsaid += self.next(&mut batch);
-            let lost = print(out, guard, &batch);
-            // What this batch needed, the next one needs too; after a burst the memory goes back.
-            batch.shrink_to(FULL.max(batch.len()));
+            let lost = print(out, printer, &batch);
             batch.clear();
             self.done();
             if lost > 0 {
@@ -121,9 +157,9 @@ impl Sink {
     }
 
     /// Waits for lines and moves them into `batch`. Answers how many were dropped meanwhile.
-    fn next(&self, batch: &mut Vec<u8>) -> u64 {
-        let waited = self.filled.wait_while(self.lock(), |state| state.pending.is_empty());
-        let gather = |state: &mut State| !state.hurry && state.pending.len() < FULL;
+    fn next(&self, batch: &mut Batch) -> u64 {
+        let waited = self.filled.wait_while(self.lock(), |state| state.pending.text.is_empty());
+        let gather = |state: &mut State| !state.hurry && state.pending.text.len() < FULL;
         let waited =
             self.filled.wait_timeout_while(waited.unwrap_or_else(PoisonError::into_inner), BATCH, gather);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -135,7 +171,7 @@ impl Sink {
     fn done(&self) {
         let mut state = self.lock();
         state.writing = false;
-        if state.pending.is_empty() {
+        if state.pending.text.is_empty() {
             state.hurry = false;
         }
         drop(state);
@@ -143,20 +179,20 @@ impl Sink {
     }
 }
 
-/// Prints whole lines, past `guard` if there is one. Answers how many were lost.
-fn print(out: &mut impl Write, guard: &mut Option<Guard>, mut lines: &[u8]) -> u64 {
-    let Some(guard) = guard else { return write_all(out, lines) };
-    let mut lost = 0;
-    while !lines.is_empty() {
-        guard.out.clear();
-        while !lines.is_empty() && guard.out.len() < FULL {
-            let end = memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1);
-            let (line, rest) = lines.split_at(end);
-            guard.rewrite(line);
-            lines = rest;
+/// Prints lines. Answers how many were lost.
+fn print(out: &mut impl Write, printer: &mut Printer, batch: &Batch) -> u64 {
+    let (mut lost, mut text) = (0, &*batch.text);
+    // What a panic left behind.
+    printer.guard.out.clear();
+    for (at, entry) in batch.entries.iter().enumerate() {
+        let (line, rest) = text.split_at(entry.len);
+        printer.add(entry, line);
+        text = rest;
+        if printer.guard.out.len() >= FULL || at + 1 == batch.entries.len() {
+            lost += write_all(out, &printer.guard.out);
+            printer.guard.out.clear();
+            printer.guard.out.shrink_to(2 * FULL);
         }
-        lost += write_all(out, &guard.out);
-        guard.out.shrink_to(2 * FULL);
     }
     lost
 }
@@ -175,10 +211,10 @@ fn write_all(out: &mut impl Write, mut bytes: &[u8]) -> u64 {
     0
 }
 
-/// For the `pretty` format, which needs no guard in between.
+/// For the `pretty` format, whose lines are printed as they are.
 impl Write for &'static Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line, |_| {});
+        self.push(None, line, |_| {});
         Ok(line.len())
     }
 
@@ -190,6 +226,7 @@ impl Write for &'static Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::tests::lines::settings;
     use std::{
         io::{Read, pipe},
         time::Instant,
@@ -197,11 +234,16 @@ mod tests {
 
     impl Sink {
         /// What would be printed.
-        pub fn taken(&self, mut guard: Option<Guard>) -> String {
+        pub fn taken(&self, printer: &mut Printer) -> String {
             let mut out = Vec::new();
-            assert_eq!(print(&mut out, &mut guard, &mem::take(&mut self.lock().pending)), 0);
+            let batch = mem::replace(&mut self.lock().pending, Batch::EMPTY);
+            assert_eq!(print(&mut out, printer, &batch), 0);
             String::from_utf8(out).unwrap()
         }
+    }
+
+    fn printer() -> Printer {
+        Printer::new(&settings())
     }
 
     fn sink() -> &'static Sink {
@@ -213,9 +255,9 @@ mod tests {
         let (sink, before) = (sink(), metrics::tests::log_lines_dropped_so_far());
         let line = [b'x'; 1 << 10];
         for _ in 0..LIMIT / line.len() + 3 {
-            sink.push(&line, |_| {});
+            sink.push(None, &line, |_| {});
         }
-        assert_eq!(sink.lock().pending.len(), LIMIT);
+        assert_eq!(sink.lock().pending.text.len(), LIMIT);
         assert_eq!(sink.lock().dropped, 3);
         assert!(metrics::tests::log_lines_dropped_so_far() >= before + 3);
     }
@@ -224,14 +266,14 @@ mod tests {
     fn flush_waits_for_the_last_line_and_gives_up_at_its_limit() {
         let (mut reader, writer) = pipe().unwrap();
         let sink = sink();
-        sink.start_on(writer, None).unwrap();
-        sink.push(b"one\n", |_| {});
+        sink.start_on(writer, printer()).unwrap();
+        sink.push(None, b"one\n", |_| {});
         assert!(sink.flush(Duration::from_secs(5)));
         let mut line = [0; 4];
         reader.read_exact(&mut line).unwrap();
         assert_eq!(&line, b"one\n");
 
-        sink.push(&[b'x'; 1 << 20], |_| {});
+        sink.push(None, &[b'x'; 1 << 20], |_| {});
         let start = Instant::now();
         assert!(!sink.flush(Duration::from_millis(50)), "nobody reads the pipe");
         assert!(start.elapsed() < Duration::from_secs(2));
@@ -260,10 +302,10 @@ mod tests {
         }
         let (sender, written) = std::sync::mpsc::channel();
         let sink = sink();
-        sink.start_on(Mine(sender), None).unwrap();
-        sink.push(b"mine\n", |_| {});
+        sink.start_on(Mine(sender), printer()).unwrap();
+        sink.push(None, b"mine\n", |_| {});
         assert!(!sink.flush(Duration::from_millis(100)), "nothing says that these were written");
-        sink.push(b"next\n", |_| {});
+        sink.push(None, b"next\n", |_| {});
         assert!(sink.flush(Duration::from_secs(5)));
         assert_eq!(written.recv().unwrap(), b"next\n");
     }

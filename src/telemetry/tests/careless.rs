@@ -1,5 +1,5 @@
 //! Code that logs whatever it has at hand: the guard is what keeps its secrets in the process.
-use super::lines::{raw_lines, unguarded_lines};
+use super::lines::{raw_lines, unguarded};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use std::{cell::Cell, collections::BTreeSet};
 
@@ -45,20 +45,19 @@ fn log_everything(from: usize) {
     }
 }
 
-/// How many different canaries are in the lines.
-fn canaries(lines: &[String]) -> usize {
-    let found = lines.iter().flat_map(|line| line.match_indices("canary").map(|(at, _)| &line[at..at + 12]));
-    found.collect::<BTreeSet<_>>().len()
+/// How many different canaries are in `text`.
+fn canaries(text: &str) -> usize {
+    text.match_indices("canary").map(|(at, _)| &text[at..at + 12]).collect::<BTreeSet<_>>().len()
 }
 
 #[test]
 fn none_of_ten_thousand_secrets_gets_past_the_guard_and_without_it_all_do() {
     for from in (0..MANY).step_by(SOME) {
         let lines = raw_lines(|| log_everything(from));
-        assert_eq!(canaries(&lines), 0, "{:?}", lines.iter().find(|line| line.contains("canary")));
+        assert_eq!(canaries(&lines.concat()), 0, "{:?}", lines.iter().find(|line| line.contains("canary")));
         for line in &lines {
             serde_json::from_str::<serde_json::Value>(line).expect(line);
         }
-        assert!(canaries(&unguarded_lines(|| log_everything(from))) >= SOME);
+        assert!(canaries(&unguarded(|| log_everything(from))) >= SOME);
     }
 }

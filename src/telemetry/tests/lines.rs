@@ -8,27 +8,30 @@ use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 /// Runs `work` with a log of its own. Answers with its lines.
 pub fn raw_lines(work: impl FnOnce()) -> Vec<String> {
-    logged(true, work)
+    let printed = logged(work).taken(&mut logs::Printer::new(&settings()));
+    printed.lines().map(ToOwned::to_owned).collect()
 }
 
-/// The same, as they were before the guard had them.
-pub fn unguarded_lines(work: impl FnOnce()) -> Vec<String> {
-    logged(false, work)
+/// What the same events said, before the guard had it.
+pub fn unguarded(work: impl FnOnce()) -> String {
+    String::from_utf8(logged(work).take()).unwrap()
 }
 
-fn logged(guarded: bool, work: impl FnOnce()) -> Vec<String> {
-    let settings = config::Telemetry {
+fn logged(work: impl FnOnce()) -> &'static Sink {
+    let sink: &'static Sink = Box::leak(Box::new(Sink::new()));
+    tracing::subscriber::with_default(Registry::default().with(logs::Lines(sink)), work);
+    sink
+}
+
+pub fn settings() -> config::Telemetry {
+    config::Telemetry {
         service: "orders".into(),
         region: "eu-1".into(),
         log_level: "trace".into(),
         log_format: LogFormat::Json,
         collector: None,
         span_queue: 2048,
-    };
-    let sink: &'static Sink = Box::leak(Box::new(Sink::new()));
-    let subscriber = Registry::default().with(logs::Lines::new(sink, &settings));
-    tracing::subscriber::with_default(subscriber, work);
-    sink.taken(guarded.then(|| logs::guard(&settings))).lines().map(ToOwned::to_owned).collect()
+    }
 }
 
 fn lines(work: impl FnOnce()) -> Vec<Value> {

@@ -1,6 +1,6 @@
 //! The room as the others see it: lines, spans, and a whole process that logs, traces and panics.
 mod any_event;
 mod careless;
-mod lines;
+pub mod lines;
 mod process;
 mod spans;
