@@ -34,10 +34,11 @@ pub struct Observe {
 
 /// Runs the request under its deadline; whatever happens inside, the client gets an answer and the log one line.
 pub async fn observe(State(observe): State<Arc<Observe>>, request: Request, next: Next) -> Response {
-    let current = observe.current(&request, Instant::now());
+    let start = Instant::now();
+    let current = observe.current(&request, start);
     let route = Route::new(request.extensions().get().map_or("<unmatched>", MatchedPath::as_str));
     let work = async {
-        let watched = Watched::new(Arc::clone(&current), &request);
+        let watched = Watched::new(Arc::clone(&current), &request, start);
         let mut response = tokio::select! {
             biased;
             response = observe.answer(request, next, current.deadline) => response,

@@ -13,7 +13,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
-use std::{sync::Arc, thread::panicking, time::Instant};
+use std::{
+    sync::Arc,
+    thread::panicking,
+    time::{Duration, Instant},
+};
 
 /// A request under way.
 pub struct Watched {
@@ -26,12 +30,12 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn new(current: Arc<Current>, request: &Request) -> Self {
+    pub fn new(current: Arc<Current>, request: &Request, start: Instant) -> Self {
         Self {
             current,
             method: request.method().clone(),
             route: request.extensions().get().cloned(),
-            start: Instant::now(),
+            start,
             told: false,
             _active: metrics::active_request(),
         }
@@ -54,17 +58,18 @@ impl Watched {
     fn tell(&mut self, status: StatusCode, refusal: Option<&Refusal>) {
         self.told = true;
         let route = self.route.as_ref().map(MatchedPath::as_str);
-        metrics::request_finished(&self.method, route, status, self.start.elapsed());
-        self.log(status, refusal);
+        let took = self.start.elapsed();
+        metrics::request_finished(&self.method, route, status, took);
+        self.log(status, refusal, took);
         traces::end_server_span(&self.current.otel, &self.method, route, status);
     }
 
     /// The request's one line.
-    fn log(&self, status: StatusCode, refusal: Option<&Refusal>) {
+    fn log(&self, status: StatusCode, refusal: Option<&Refusal>, took: Duration) {
         let current = &*self.current;
         let code = refusal.map(|refusal| refusal.code);
         let account_id = current.account.get().map(tracing::field::display);
-        let latency_ms = self.start.elapsed().as_micros() as f64 / 1000.0;
+        let latency_ms = took.as_micros() as f64 / 1000.0;
         let [queue_ms, db_ms, redis_ms, outbound_ms] =
             [Part::Queue, Part::Db, Part::Redis, Part::Outbound].map(|part| current.spent_ms(part));
         let (method, route, client) = (traces::method_label(&self.method), self.route(), &current.client);

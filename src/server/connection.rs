@@ -2,7 +2,7 @@
 use super::{
     activity::{Activity, Answer},
     drain::{Drain, Phase},
-    socket::{IDLE, Socket},
+    socket::Socket,
 };
 use crate::telemetry::metrics;
 use axum::{
@@ -148,8 +148,8 @@ static BUILDER: LazyLock<Builder<TokioExecutor>> = LazyLock::new(|| {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        // The socket has an eye on that, without a timer to set for each request.
+        .header_read_timeout(None)
         .max_headers(100)
         .max_buf_size(HEAD_BUFFER);
     builder

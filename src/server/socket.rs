@@ -20,7 +20,7 @@ const FIRST_BYTE: Duration = Duration::from_secs(5);
 /// From the first byte of a request's head to its last.
 const HEAD: Duration = Duration::from_secs(10);
 /// Between two requests; longer than the 60 s of common load balancers, which must be the ones that close.
-pub const IDLE: Duration = Duration::from_secs(75);
+const IDLE: Duration = Duration::from_secs(75);
 /// Without any of an answer being taken.
 const UNREAD: Duration = Duration::from_secs(30);
 
