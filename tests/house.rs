@@ -147,7 +147,7 @@ fn the_house_is_read_in_an_evening() {
     for (room, lines) in &rooms {
         assert!(*lines <= 1200, "{room} has {lines} lines of code");
     }
-    assert!(rooms.values().sum::<usize>() <= 5860, "{rooms:?}");
+    assert!(rooms.values().sum::<usize>() <= 5900, "{rooms:?}");
 }
 
 #[test]

@@ -13,18 +13,12 @@ mod tests;
 use crate::{
     app::App,
     config::Config,
-    http::{
-        Problem,
-        admission::Admission,
-        observe::{self, Observe},
-        security, session,
-    },
+    http::{Problem, admission::Admission, observe::Observe, session},
     server::drain::Drain,
 };
 use axum::{Json, Router, http::Uri, middleware::from_fn_with_state};
 use serde::Serialize;
 use std::sync::Arc;
-use tower::ServiceBuilder;
 use utoipa::{ToSchema, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -45,16 +39,13 @@ pub fn router(app: App, config: &Config, drain: Drain) -> Router {
     let limits = from_fn_with_state(identity, session::identify);
 
     let (resources, document) = resources().route_layer(limits).routes(routes!(root)).split_for_parts();
-    let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(observe, observe::observe))
-        // One of your own goes here: what reaches it has its body and its place.
-        .layer(security::csrf());
-    resources
+    let routes = resources
         .merge(docs::routes(&docs::complete(document)))
         .fallback(not_found)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
-        .with_state(app)
-        .layer(layers)
+        .with_state(app);
+    // A layer of your own goes here: what reaches it has its body and its place.
+    observe.around(routes)
 }
 
 /// The OpenAPI document of the whole surface.

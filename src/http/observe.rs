@@ -2,30 +2,39 @@
 //! done.
 //!
 //! One layer for all of it: whatever lies inside of a layer of axum's is copied once more for each request.
-use super::{Problem, admission::Admission, body::Bodies, report::Watched, request_id, security};
+use super::{
+    Problem,
+    admission::Admission,
+    body::Bodies,
+    report::Watched,
+    request_id,
+    security::{self, Guarded},
+};
 use crate::{
-    runtime::polls::{self, Route},
+    runtime::polls,
     server::drain::{Drain, Phase},
     telemetry::{request::Request as Current, traces},
 };
 use axum::{
-    extract::{ConnectInfo, MatchedPath, Request, State},
+    Router,
+    extract::{ConnectInfo, MatchedPath, Request},
     http::HeaderValue,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use std::{
+    convert::Infallible,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     panic::AssertUnwindSafe,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
+use tower::{Layer, ServiceExt, layer::layer_fn, service_fn};
 
 /// What all requests share.
 pub struct Observe {
-    request_timeout: Duration,
+    timeout: Duration,
     trusted_proxies: usize,
     admission: Admission,
     bodies: Bodies,
@@ -33,10 +42,10 @@ pub struct Observe {
 }
 
 /// Runs the request under its deadline; whatever happens inside, the client gets an answer and the log one line.
-pub async fn observe(State(observe): State<Arc<Observe>>, request: Request, next: Next) -> Response {
+async fn observe(observe: Arc<Observe>, request: Request, next: Guarded) -> Result<Response, Infallible> {
     let start = Instant::now();
     let current = observe.current(&request, start);
-    let route = Route::new(request.extensions().get().map_or("<unmatched>", MatchedPath::as_str));
+    let polled = polls::Route::new(request.extensions().get().map_or("<unmatched>", MatchedPath::as_str));
     let work = async {
         let watched = Watched::new(Arc::clone(&current), &request, start);
         let mut response = tokio::select! {
@@ -53,17 +62,20 @@ pub async fn observe(State(observe): State<Arc<Observe>>, request: Request, next
         response
     };
     // Pinned here, it stays where it is: each layer of futures around it would copy some kilobytes.
-    polls::visible(route, current.clone().scope(pin!(work))).await
+    Ok(polls::visible(polled, current.clone().scope(pin!(work))).await)
 }
 
 impl Observe {
-    pub fn new(
-        request_timeout: Duration,
-        trusted_proxies: usize,
-        admission: Admission,
-        drain: Drain,
-    ) -> Arc<Self> {
-        Arc::new(Self { request_timeout, trusted_proxies, admission, bodies: Bodies::default(), drain })
+    pub fn new(timeout: Duration, trusted_proxies: usize, admission: Admission, drain: Drain) -> Arc<Self> {
+        Arc::new(Self { timeout, trusted_proxies, admission, bodies: Bodies::default(), drain })
+    }
+
+    /// The routes with all of this around each. Axum's `from_fn` would box what lies within for each request.
+    pub fn around(self: Arc<Self>, routes: Router) -> Router {
+        routes.layer(layer_fn(move |route| {
+            let (shared, next) = (Arc::clone(&self), security::csrf().layer(route));
+            service_fn(move |request| observe(Arc::clone(&shared), request, next.clone()))
+        }))
     }
 
     fn current(&self, request: &Request, start: Instant) -> Arc<Current> {
@@ -73,13 +85,13 @@ impl Observe {
         Current::new(
             request_id::of(headers),
             request_id::client(headers, peer, self.trusted_proxies),
-            start + self.request_timeout,
+            start + self.timeout,
             traces::server_span(headers, request.method()),
         )
     }
 
     /// The answer, in time and without a panic.
-    async fn answer(&self, request: Request, next: Next, deadline: Instant) -> Response {
+    async fn answer(&self, request: Request, next: Guarded, deadline: Instant) -> Response {
         let work = AssertUnwindSafe(self.admit(request, next)).catch_unwind();
         match tokio::time::timeout_at(deadline.into(), work).await {
             Ok(Ok(response)) => response.into_response(),
@@ -89,12 +101,13 @@ impl Observe {
     }
 
     /// Runs a sound request once its body is here and it has a place.
-    async fn admit(&self, request: Request, next: Next) -> Result<Response, Problem> {
+    async fn admit(&self, request: Request, next: Guarded) -> Result<Response, Problem> {
         let (head, body) = request.into_parts();
         security::check(&head)?;
         let (body, _memory) = self.bodies.read(body).await?;
         let _place = self.admission.enter().await?;
-        Ok(next.run(Request::from_parts(head, body)).await)
+        let Ok(response) = next.oneshot(Request::from_parts(head, body)).await;
+        Ok(response)
     }
 
     /// The moment when the stop has no more time for requests.

@@ -80,11 +80,8 @@ impl Problem {
     }
 
     pub fn method_not_allowed() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            "This route does not have that method.",
-        )
+        let detail = "This route does not have that method.";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
     }
 
     /// 503 for a moment of too much work.
@@ -98,13 +95,9 @@ impl Problem {
         if request::is_late() {
             return Self::timeout().because(source);
         }
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
-            "A part of the service is down; try again soon.",
-        )
-        .retry_after(Duration::from_secs(1))
-        .because(source)
+        let detail = "A part of the service is down; try again soon.";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+        problem.retry_after(Duration::from_secs(1)).because(source)
     }
 
     /// 500: a fault of ours, its cause in the log only.

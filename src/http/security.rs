@@ -6,9 +6,10 @@ use axum::{
         uri::Authority,
     },
     response::{IntoResponse, Response},
+    routing::Route,
 };
 use percent_encoding::percent_decode_str;
-use tower_http::csrf::{CsrfLayer, ProtectionError};
+use tower_http::csrf::{Csrf, CsrfLayer, ProtectionError};
 
 /// What a JSON API sends with every answer. A handler that sets one of them itself keeps its own.
 const HEADERS: [(HeaderName, HeaderValue); 6] = [
@@ -108,6 +109,8 @@ fn authority(host: &HeaderValue) -> Option<Authority> {
 }
 
 type Refuse = fn(ProtectionError) -> Response;
+/// What [`csrf`] makes of a route.
+pub type Guarded = Csrf<Route, Refuse>;
 
 /// 403 for an unsafe request that another site's page sent.
 pub fn csrf() -> CsrfLayer<Refuse> {

@@ -2,13 +2,10 @@
 use super::stalls::Stalls;
 use crate::{
     config::Shutdown,
-    http::{
-        admission::Admission,
-        observe::{self, Observe},
-    },
+    http::{admission::Admission, observe::Observe},
     server::drain::Conductor,
 };
-use axum::{Router, body::Body, extract::Request, middleware::from_fn_with_state, routing::get};
+use axum::{Router, body::Body, extract::Request, routing::get};
 use std::{
     sync::{
         Arc, Mutex,
@@ -52,8 +49,8 @@ async fn a_handler_that_holds_its_worker_is_named_while_it_does() {
     let router = Router::new()
         .route("/sleeps/{id}", get(async move || asleep.lock().unwrap().recv().unwrap_or_default()))
         .route("/computes/{id}", get(async move || while !stop.load(Relaxed) {}))
-        .route("/awaits/{id}", get(async || tokio::time::sleep(Duration::from_millis(400)).await))
-        .layer(from_fn_with_state(observe, observe::observe));
+        .route("/awaits/{id}", get(async || tokio::time::sleep(Duration::from_millis(400)).await));
+    let router = observe.around(router);
     let mut requests = JoinSet::new();
     let mut request = |path: &str| {
         let request = Request::builder().uri(path).header("host", "localhost").body(Body::empty()).unwrap();

@@ -43,7 +43,7 @@ const HTTP2_HEAD: u32 = 32 << 10;
 const SEND_BUFFER: usize = 128 << 10;
 
 /// Serves one connection until its peer goes, or the drain ends it. Returns how many requests were cut off.
-pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, drain: Drain) -> usize {
+pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, mut drain: Drain) -> usize {
     let _open = metrics::connection();
     // A client that is gone already shows when it is read from.
     tcp.set_nodelay(true).ok();
@@ -60,11 +60,15 @@ pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, drain: Drai
 
     // One that comes during the lame duck is told with the listener's end: told at once it could not ask for anything.
     let early = drain.phase() == Phase::Serving;
-    let (mut first, mut drain) = (drain.clone(), drain);
     // A peer that breaks the protocol, or breaks off, is no event of ours.
     tokio::select! {
         _ = connection.as_mut() => return 0,
-        () = lame_duck(&mut first, &activity), if early => connection.as_mut().graceful_shutdown(),
+        () = drain.reached(if early { Phase::LameDuck } else { Phase::Closing }) => {}
+    }
+    // HTTP/2 has a message that says go elsewhere, HTTP/1 only `Connection: close`.
+    tokio::select! {
+        _ = connection.as_mut() => return 0,
+        () = activity.seen_http2(), if early => connection.as_mut().graceful_shutdown(),
         () = drain.reached(Phase::Closing) => {}
     }
     tokio::select! {
@@ -116,12 +120,6 @@ fn fault() -> Response<Body> {
 }
 
 const FAULT: &str = r#"{"type":"about:blank","title":"Internal Server Error","status":500,"detail":"The service failed; the failure is logged.","code":"internal","request_id":""}"#;
-
-/// Waits for the moment to tell an HTTP/2 peer to go elsewhere. HTTP/1 has no such message but `Connection: close`.
-async fn lame_duck(drain: &mut Drain, activity: &Activity) {
-    drain.reached(Phase::LameDuck).await;
-    activity.seen_http2().await;
-}
 
 async fn quiet(drain: &mut Drain) {
     drain.reached(Phase::Closing).await;

@@ -203,8 +203,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // With these bytes an answer may be over, and the connection not looked at again for long.
-        self.follow_requests();
+        // With these bytes an answer may be over, and the connection not looked at again but by the timer.
+        if let Poll::Ready(given_up) = self.poll_patience(cx) {
+            return Poll::Ready(given_up);
+        }
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 

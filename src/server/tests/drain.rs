@@ -3,11 +3,7 @@ use super::{
     http2::{ask, connect, over, status},
     *,
 };
-use crate::http::{
-    admission::Admission,
-    observe::{Observe, observe},
-};
-use axum::middleware::from_fn_with_state;
+use crate::http::{admission::Admission, observe::Observe};
 use h2::client;
 
 const CLOSE: &str = "\r\nconnection: close\r\n";
@@ -155,9 +151,9 @@ async fn an_http2_connection_of_the_lame_duck_time_is_served_until_the_listener_
 /// The routes behind the layer that every public one is behind.
 async fn observed() -> Served {
     let conductor = Conductor::new(TIMELINE);
-    let layer =
+    let observe =
         Observe::new(Duration::from_secs(600), 0, Admission::new(1000, Duration::ZERO), conductor.drain());
-    Served::with(conductor, router().layer(from_fn_with_state(layer, observe)), 1000).await
+    Served::with(conductor, observe.around(router()), 1000).await
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,13 +4,10 @@ use super::{
     *,
 };
 use crate::{
-    http::{
-        admission::Admission,
-        observe::{Observe, observe},
-    },
+    http::{admission::Admission, observe::Observe},
     telemetry::{metrics, panics},
 };
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn;
 use h2::client;
 use std::process::Command;
 
@@ -25,16 +22,16 @@ fn broken_stream() -> Body {
 /// Panics in every place there is, in layers as the public routes have them.
 async fn explosive() -> Served {
     let conductor = Conductor::new(TIMELINE);
-    let layer =
+    let observe =
         Observe::new(Duration::from_secs(10), 0, Admission::new(1000, Duration::ZERO), conductor.drain());
     let router = router()
         .route("/handler", get(async || -> () { panic!("in a handler") }))
-        .route("/stream-breaks", get(async || broken_stream()))
-        .layer(from_fn_with_state(layer, observe))
-        .layer(from_fn(async |request: axum::extract::Request, next: axum::middleware::Next| {
-            assert!(request.uri().path() != "/middleware", "in the outermost layer");
-            next.run(request).await
-        }));
+        .route("/stream-breaks", get(async || broken_stream()));
+    let outermost = from_fn(async |request: axum::extract::Request, next: axum::middleware::Next| {
+        assert!(request.uri().path() != "/middleware", "in the outermost layer");
+        next.run(request).await
+    });
+    let router = observe.around(router).layer(outermost);
     Served::with(conductor, router, 1000).await
 }
 

@@ -2,17 +2,13 @@
 use crate::{
     api::actors::Service,
     app::App,
-    http::{
-        admission::Admission,
-        observe::{self, Observe},
-    },
+    http::{admission::Admission, observe::Observe},
     server::drain::Conductor,
 };
 use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    middleware::from_fn_with_state,
     routing::get,
 };
 use drill::upstream::Stub;
@@ -85,8 +81,7 @@ async fn the_parts_and_the_handlers_own_work_make_up_the_whole(pool: PgPool) {
     let conductor = Conductor::new(service.config.shutdown);
     let admission = Admission::new(PLACES, Duration::from_secs(30));
     let observe = Observe::new(Duration::from_secs(30), 0, admission, conductor.drain());
-    let layer = from_fn_with_state(observe, observe::observe);
-    let router = Router::new().route("/work", get(work)).with_state(service.app.clone()).layer(layer);
+    let router = observe.around(Router::new().route("/work", get(work)).with_state(service.app.clone()));
 
     let lines = Lines::default();
     // With one subscriber, tracing asks the thread that happens to log first, another test's, whether anyone listens.
