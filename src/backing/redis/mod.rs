@@ -15,7 +15,11 @@ use crate::{
 };
 use link::Links;
 use redis::{Cmd, FromRedisValue, RedisResult, ScriptInvocation, Value, aio::MultiplexedConnection};
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{
+    fmt::{Display, Write},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::{Instant, timeout_at};
 
 /// Longest time for one call, a connect included.
@@ -44,7 +48,10 @@ impl Redis {
 
     /// The key called `name`, in this service's part of the key space: `redis.key(format_args!("session:{id}"))`.
     pub fn key(&self, name: impl Display) -> String {
-        format!("{}{name}", self.0.prefix)
+        // Room for any of ours: a text that grows is copied each time.
+        let mut key = String::with_capacity(128);
+        write!(key, "{}{name}", self.0.prefix).expect("writing to memory cannot fail");
+        key
     }
 
     /// Sends one command. `operation` names it in metrics and spans: `"GET session"`, from a fixed set.
