@@ -20,6 +20,7 @@ Usage: server [COMMAND]
   doctor         try all that the service leans on, and say what to do about each fault
   healthcheck    ask the operations port of a running server
   openapi        print the OpenAPI document
+  --version      print the version
 
 Settings come from the environment; the README lists them.
 Exit codes: 0 done, 1 failed or cut short, 78 invalid settings.
@@ -48,6 +49,7 @@ pub fn run() -> ExitCode {
             report(api::document().to_pretty_json().map_err(Into::into).and_then(|json| print(&json)))
         }
         ["-h" | "--help" | "help"] => report(print(HELP)),
+        ["-V" | "--version"] => report(print(concat!(env!("CARGO_PKG_VERSION"), "\n"))),
         _ => {
             eprint!("server: unknown arguments {arguments:?}\n\n{HELP}");
             ExitCode::FAILURE

@@ -44,7 +44,7 @@ pub fn router(app: App, config: &Config, drain: Drain) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .with_state(app);
-    // A layer of your own goes here: what reaches it has its body and its place.
+    // A layer of your own goes onto these: what reaches it has its body and its place.
     observe.around(routes)
 }
 

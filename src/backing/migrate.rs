@@ -135,7 +135,7 @@ impl Wait {
 
     async fn a_little(&mut self, why: &str) {
         if self.reported.is_none_or(|reported| reported.elapsed() >= REPORT) {
-            tracing::info!(waited_ms = self.start.elapsed().as_millis() as u64, why, "{}", self.what);
+            tracing::warn!(waited_ms = self.start.elapsed().as_millis() as u64, why, "{}", self.what);
             self.reported = Some(Instant::now());
         }
         sleep(POLL).await;

@@ -257,7 +257,7 @@ pub(super) mod tests {
     #[test]
     fn every_promised_metric_is_there_with_a_help_text() {
         touch_everything();
-        let text = rendered();
+        let (text, page) = (rendered(), include_str!("../../docs/operations.md"));
         for name in
             "http_server_request_duration_seconds http_server_active_requests http_server_connections \
             http_server_rejected_total http_client_request_duration_seconds db_client_connections \
@@ -268,6 +268,7 @@ pub(super) mod tests {
             process_start_time_seconds"
                 .split_whitespace()
         {
+            assert!(page.contains(&format!("`{name}`")), "docs/operations.md does not list {name}");
             let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} ")));
             assert!(help.is_some_and(|help| help.ends_with('.')), "{name}: {help:?}");
         }
