@@ -68,6 +68,9 @@ impl Service {
     /// Starts with other settings. The database is the test's own, the keys in Redis have a prefix of their own.
     pub async fn start_with(pool: &PgPool, change: impl FnOnce(&mut Config)) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
+        // A test that fails shows why an answer was a 500.
+        let errors = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::ERROR);
+        drop(errors.try_init());
         let mut config =
             Config::from_lookup(|name| Ok(given(name))).expect("scripts/services sets both URLs");
         config.database_url = pool.connect_options().to_url_lossy().to_string().into();

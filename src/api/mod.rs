@@ -1,4 +1,4 @@
-//! The public surface: every resource, and every layer a request passes, outermost first. {%- capture file %}{% raw %}
+//! The public surface: every resource, and what stands around all of them. {%- capture file %}{% raw %}
 mod accounts;
 #[cfg(test)]
 mod actors;
