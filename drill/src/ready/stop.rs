@@ -9,16 +9,17 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tokio::{
-    net::unix::pipe,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, unix::pipe},
     process::Command,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Finding, Subject};
 use crate::{
     chaos::kill::{self, Pace},
     limits,
-    process::Server,
+    process::{Server, Signal},
     stop::{
         load::{self, CLIENTS},
         stage::Setup,
@@ -116,12 +117,39 @@ pub async fn under_load(subject: &Subject) -> Result<Finding> {
         took.push(format!("{:.1}", run.took()));
     }
     finding.misses.dedup();
+    let slow = slow(&subject.setup).await?;
+    finding.unless(slow == "401", format!("a slow request must get its own answer, 401: {slow}"));
     finding.evidence = format!(
-        "{} stops amid {sent} requests ({CLIENTS}): {lost} lost; exit after {} s of the 25 s allowed",
+        "{} stops amid {sent} requests ({CLIENTS}): {lost} lost, nor a slow one; exit after {} s of the 25 s allowed",
         stops.len(),
         took.join(", ")
     );
     Ok(finding)
+}
+
+/// The status of a sign-in that comes in two parts: one before the signal, one when nobody new is let in any more.
+async fn slow(setup: &Setup) -> Result<String> {
+    let server = Server::builder(&setup.server)
+        .env("DATABASE_URL", &setup.database_url)
+        .env("REDIS_URL", &setup.redis_url)
+        .env("SHUTDOWN_LAME_DUCK", "1s");
+    let server = server.spawn()?;
+    server.ready().await?;
+    let body = r#"{"email":"nobody@example.org","password":"a long enough one"}"#;
+    let head = format!(
+        "POST /v1/session HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut socket = TcpStream::connect(("127.0.0.1", server.port())).await?;
+    socket.write_all((head + &body[..9]).as_bytes()).await?;
+    server.signal(Signal::Term)?;
+    sleep(Duration::from_secs(3)).await;
+    // A server that has given up the request may be gone.
+    drop(socket.write_all(&body.as_bytes()[9..]).await);
+    let mut answer = Vec::new();
+    drop(timeout(Duration::from_secs(10), socket.read_to_end(&mut answer)).await);
+    server.wait().await?;
+    Ok(String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap_or("none").to_owned())
 }
 
 /// As often as a very bad day has it, with time to serve between.
