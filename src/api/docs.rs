@@ -36,9 +36,11 @@ pub fn openapi() -> openapi::OpenApi {
 pub fn routes<S: Clone + Send + Sync + 'static>(document: &openapi::OpenApi) -> Router<S> {
     let json = document.to_json().expect("a document of strings and numbers is JSON");
     let config = Arc::new(Config::from("/openapi.json").validator_url("none").use_base_layout());
+    let page = get(async || ([(header::CONTENT_SECURITY_POLICY, CSP)], Html(PAGE)));
     Router::new()
         .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], json)))
-        .route("/docs", get(async || ([(header::CONTENT_SECURITY_POLICY, CSP)], Html(PAGE))))
+        .route("/docs", page.clone())
+        .route("/docs/", page)
         .route("/docs/{file}", get(asset).layer(Extension(config)))
 }
 

@@ -1,6 +1,7 @@
 //! Starting: with everything, with nothing, with bad settings.
 use crate::service::{BIN, server};
 use drill::process::{Server, Signal, run};
+use serde_json::Value;
 use sqlx::PgPool;
 use std::time::Duration;
 
@@ -44,6 +45,11 @@ async fn a_server_without_its_services_is_alive_but_not_ready_and_stops_at_once(
     let server = server.start().await.unwrap();
     assert_eq!(reqwest_get(&server.ops_url("/healthz")).await, "ok\n");
     assert!(reqwest_get(&server.ops_url("/readyz")).await.contains("\"status\":\"starting\""));
+    for dependency in ["postgres", "redis"] {
+        let lost = |line: &Value| line["msg"] == "dependency lost" && line["dependency"] == dependency;
+        let line = server.line(lost).await.expect("what it waits for is in the log");
+        assert!(line["cause"].as_str().is_some_and(|cause| cause.contains("refused")), "{line}");
+    }
     server.signal(Signal::Term).unwrap();
     let exit = server.wait().await.unwrap();
     assert_eq!(exit.code, Some(0));

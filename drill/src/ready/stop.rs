@@ -12,7 +12,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, unix::pipe},
     process::Command,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use super::{Finding, Subject};
@@ -143,7 +143,7 @@ async fn slow(setup: &Setup) -> Result<String> {
     let mut socket = TcpStream::connect(("127.0.0.1", server.port())).await?;
     socket.write_all((head + &body[..9]).as_bytes()).await?;
     server.signal(Signal::Term)?;
-    sleep(Duration::from_secs(3)).await;
+    server.line(|line| line["msg"] == "closing").await?;
     // A server that has given up the request may be gone.
     drop(socket.write_all(&body.as_bytes()[9..]).await);
     let mut answer = Vec::new();

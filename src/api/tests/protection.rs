@@ -186,7 +186,8 @@ async fn every_answer_has_the_headers_that_protect_it(pool: PgPool) {
 async fn the_page_of_documentation_loads_nothing_from_elsewhere() {
     let service = Service::without_postgres(|_| {}).await;
     let anonymous = service.anonymous();
-    let page = anonymous.get("/docs").await;
+    let page = anonymous.get("/docs/").await;
+    assert_eq!(page.text, anonymous.get("/docs").await.text);
     assert_eq!((page.status.as_u16(), page.header("content-type")), (200, "text/html; charset=utf-8"));
     let policy = page.header("content-security-policy");
     assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self'"), "{policy}");
