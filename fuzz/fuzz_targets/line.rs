@@ -14,7 +14,7 @@ libfuzzer_sys::fuzz_target!(|fields: Vec<(String, String)>| {
     if fields.iter().any(|(key, text)| key.contains("canary") || text.contains("canary")) {
         return;
     }
-    let mut given = String::new();
+    let mut given = "\"message\":\"m\"".to_owned();
     for (key, text) in &fields {
         let hidden = json!({ key: text, "b": [{ "user_password": "canary" }], "c": text }).to_string();
         let cut: String = hidden.chars().take(text.len() * 2).collect();
@@ -22,9 +22,14 @@ libfuzzer_sys::fuzz_target!(|fields: Vec<(String, String)>| {
         let value = values[key.len() % values.len()];
         given += &format!(",{}:{}", json!(key), json!(value));
     }
-    given += ",\"secret\":\"canary\"}";
+    let mut names: Vec<&str> = ["message"].into_iter().chain(fields.iter().map(|(key, _)| &**key)).collect();
+    if names.len() % 2 == 0 {
+        given += ",\"secret\":\"canary\"";
+        names.push("secret");
+    }
+    given.push('}');
     let mut guard = line::Guard::default();
-    let frame = line::Frame::new(CORE);
+    let frame = line::Frame::new(CORE, &names);
     guard.line(&frame, "2026-11-22T15:04:05.100Z", given.as_bytes());
     let text = str::from_utf8(&guard.out).expect("a line is text");
     let line: Value = serde_json::from_str(text).expect("a line is JSON");

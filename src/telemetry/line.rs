@@ -17,12 +17,14 @@ pub struct Frame {
     level: usize,
     /// Keys, and whole fields, for what the event does not say itself.
     defaults: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether none of its fields is ever changed for its name's sake.
+    plain: bool,
 }
 
 impl Frame {
-    /// From the formatter's line for an event without fields.
-    pub fn new(line: &[u8]) -> Self {
-        let mut frame = Self { head: b"{".to_vec(), level: 0, defaults: Vec::new() };
+    /// From the formatter's line for an event without fields, and the names that fields can have.
+    pub fn new(line: &[u8], names: &[&str]) -> Self {
+        let mut frame = Self { head: b"{".to_vec(), level: 0, defaults: Vec::new(), plain: false };
         let mut scan = Scan(line.get(1..).unwrap_or_default());
         while let Some(Given { key, whole, .. }) = scan.field() {
             match key {
@@ -36,9 +38,24 @@ impl Frame {
             }
         }
         frame.head.extend_from_slice(br#""time":""#);
+        frame.plain = ["true", r#""{}""#].iter().all(|value| frame.leaves(names, value));
         frame
     }
+
+    /// Whether fields of these names are printed as they are.
+    fn leaves(&self, names: &[&str], value: &str) -> bool {
+        let fields = names.iter().map(|name| format!("{}:{value}", Value::from(*name)));
+        let fields = fields.collect::<Vec<_>>().join(",") + "}";
+        let Some(rest) = fields.as_bytes().strip_prefix(MESSAGE) else { return false };
+        let (mut guarded, mut given) = (Guard::default(), Guard::default());
+        guarded.each(self, fields.as_bytes());
+        given.all(self, rest);
+        guarded.out == given.out
+    }
 }
+
+/// How nearly every event begins.
+const MESSAGE: &[u8] = br#""message":"#;
 
 /// Makes lines, and keeps them until they are printed.
 #[derive(Default)]
@@ -63,6 +80,27 @@ impl Guard {
         self.out.extend_from_slice(&frame.head);
         self.out.extend_from_slice(time.as_bytes());
         self.out.extend_from_slice(b"\",");
+        match fields.strip_prefix(MESSAGE) {
+            Some(rest) if frame.plain && !redact::may_hide_fields(rest) => self.all(frame, rest),
+            _ => self.each(frame, fields),
+        }
+        self.out.pop();
+        self.out.extend_from_slice(b"}\n");
+    }
+
+    /// Takes fields as they are, from the value of the message on.
+    fn all(&mut self, frame: &Frame, rest: &[u8]) {
+        self.out.extend_from_slice(br#""msg":"#);
+        self.out.extend_from_slice(&rest[..rest.len() - 1]);
+        self.out.push(b',');
+        for (_, whole) in frame.defaults.iter().filter(|(key, _)| key != b"msg") {
+            self.out.extend_from_slice(whole);
+            self.out.push(b',');
+        }
+    }
+
+    /// Takes a closer look at each field.
+    fn each(&mut self, frame: &Frame, fields: &[u8]) {
         let mut scan = Scan(fields);
         while let Some(field) = scan.field() {
             self.field(&field);
@@ -72,8 +110,6 @@ impl Guard {
                 self.copy(key, whole);
             }
         }
-        self.out.pop();
-        self.out.extend_from_slice(b"}\n");
     }
 
     /// Of two fields with the same key the first stays: what an event says itself comes before what is said of it.

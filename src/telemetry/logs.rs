@@ -79,12 +79,16 @@ impl Printer {
         }
         let frame = || {
             self.formatter.event(&Event::new(origin, &origin.fields().value_set(&[])));
-            Frame::new(&self.formatted.take())
+            let names = origin.fields().iter().map(|field| field.name());
+            Frame::new(&self.formatted.take(), &names.chain(IDS).collect::<Vec<_>>())
         };
         let frame = self.frames.entry(origin.callsite()).or_insert_with(frame);
         self.guard.line(frame, &self.time.1, text);
     }
 }
+
+/// What [`add_ids`] adds.
+const IDS: [&str; 3] = ["trace_id", "span_id", "request_id"];
 
 /// Names the request that the caller serves.
 fn add_ids(request: &request::Request, out: &mut Vec<u8>) {
