@@ -16,9 +16,10 @@ use crate::{
     http::{Problem, admission::Admission, observe::Observe, session},
     server::drain::Drain,
 };
-use axum::{Json, Router, http::Uri, middleware::from_fn_with_state};
+use axum::{Json, Router, http::Uri, routing::Route};
 use serde::Serialize;
 use std::sync::Arc;
+use tower::{layer::layer_fn, service_fn};
 use utoipa::{ToSchema, openapi::OpenApi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -36,7 +37,10 @@ pub fn router(app: App, config: &Config, drain: Drain) -> Router {
     let admission = Admission::new(config.max_in_flight, config.queue_wait);
     let observe = Observe::new(config.request_timeout, config.trusted_proxies, admission, drain);
     let identity = Arc::new((app.sessions.clone(), app.limiter.clone()));
-    let limits = from_fn_with_state(identity, session::identify);
+    let limits = layer_fn(move |route: Route| {
+        let identity = Arc::clone(&identity);
+        service_fn(move |request| session::identify(Arc::clone(&identity), request, route.clone()))
+    });
 
     let (resources, document) = resources().route_layer(limits).routes(routes!(root)).split_for_parts();
     let routes = resources

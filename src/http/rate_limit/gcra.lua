@@ -1,16 +1,18 @@
--- GCRA on Redis's clock. Returns {allowed, requests left, microseconds until one is free or, if allowed, until all are}.
+-- GCRA on Redis's clock, of `count` requests per `window` microseconds. Returns the requests left, or -1 for one too many,
+-- and the microseconds until all are free again, or that one is.
 local function now_us()
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
 end
 
-local function gcra(key, now, count, window)
+local function gcra(key, now)
   local interval = window / count
   local arrival = math.max(tonumber(redis.call('GET', key) or 0), now) + interval
-  local early = arrival - window - now
-  if early > 0 then
-    return {0, 0, math.ceil(early)}
+  local wait = arrival - now
+  if wait > window then
+    return -1, math.ceil(wait - window)
   end
-  redis.call('SET', key, string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000))
-  return {1, math.floor((window - (arrival - now)) / interval), math.ceil(arrival - now)}
+  redis.call('SET', key, arrival, 'PX', math.floor(wait / 1000) + 1)
+  -- The arrival is exact to a quarter of a microsecond.
+  return math.floor((window - wait + 1) / interval), math.ceil(wait)
 end

@@ -4,13 +4,8 @@ mod local;
 use super::Problem;
 use crate::{backing::redis::Redis, config::Rate, telemetry::metrics};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
-use redis::{FromRedisValue, ParsingError, Script, Value};
-use std::{
-    fmt::Arguments,
-    net::IpAddr,
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use redis::Script;
+use std::{fmt::Arguments, net::IpAddr, sync::Arc, time::Duration};
 
 /// What the limit says of one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,10 +17,11 @@ pub struct Verdict {
     pub wait: Duration,
 }
 
-impl FromRedisValue for Verdict {
-    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let (allowed, remaining, wait) = <(bool, u32, u64)>::from_redis_value(value)?;
-        Ok(Self { allowed, remaining, wait: Duration::from_micros(wait) })
+impl Verdict {
+    /// From what `gcra` returns.
+    pub fn of(left: i64, wait: u64) -> Self {
+        let wait = Duration::from_micros(wait);
+        Self { allowed: left >= 0, remaining: u32::try_from(left).unwrap_or(0), wait }
     }
 }
 
@@ -38,19 +34,20 @@ pub struct Limiter {
     /// The `RateLimit-Policy` header.
     policy: HeaderValue,
     local: Arc<local::Buckets>,
+    script: Arc<Script>,
 }
 
-static GCRA: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(concat!(
-        include_str!("gcra.lua"),
-        "return gcra(KEYS[1], now_us(), tonumber(ARGV[1]), tonumber(ARGV[2]))"
-    ))
-});
+/// The functions `gcra` and `now_us` for scripts. The rate stands in their text, which Redis reads but once.
+pub fn gcra(rate: Rate) -> String {
+    let (count, window) = (rate.count, rate.window.as_micros());
+    format!("local count, window = {count}, {window}\n{}", include_str!("gcra.lua"))
+}
 
 impl Limiter {
     pub fn new(redis: Redis, name: &'static str, rate: Rate) -> Self {
         let policy = header(format_args!("\"{name}\";q={};w={}", rate.count, rate.window.as_secs().max(1)));
-        Self { redis, name, rate, policy, local: Arc::default() }
+        let script = Arc::new(Script::new(&(gcra(rate) + "return {gcra(KEYS[1], now_us())}")));
+        Self { redis, name, rate, policy, local: Arc::default(), script }
     }
 
     /// Counts a request of `who` and refuses one too many.
@@ -84,11 +81,9 @@ impl Limiter {
     /// Counts a request of `who`. While Redis is away this process counts by itself: a limiter must not take the
     /// service down, nor vanish.
     pub async fn check(&self, who: &str) -> Verdict {
-        let window = u64::try_from(self.rate.window.as_micros()).unwrap_or(u64::MAX);
-        let mut call = GCRA.key(self.redis.key(format_args!("limit:{}:{{{who}}}", self.name)));
-        call.arg(self.rate.count).arg(window);
+        let call = self.script.key(self.redis.key(format_args!("limit:{}:{{{who}}}", self.name)));
         match self.redis.script("rate limit", &call).await {
-            Ok(verdict) => verdict,
+            Ok((left, wait)) => Verdict::of(left, wait),
             Err(_) => self.check_locally(who),
         }
     }

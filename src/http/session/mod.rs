@@ -11,12 +11,13 @@ use super::{
 };
 use crate::{backing::redis, telemetry::request};
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRequestParts, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
-    middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
+    routing::Route,
 };
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tower::ServiceExt;
 
 pub const COOKIE: &str = "__Host-session";
 
@@ -31,18 +32,20 @@ enum Identity {
 
 /// Finds out who asks, and refuses what is over their limit.
 pub async fn identify(
-    State(shared): State<Arc<(Sessions, Limiter)>>,
+    shared: Arc<(Sessions, Limiter)>,
     mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
+    next: Route,
+) -> Result<Response, Infallible> {
     let (sessions, limiter) = &*shared;
     let (identity, verdict) = match cookie(request.headers()) {
         Some(token) => of_token(sessions, limiter, token).await,
         None => (Identity::Anonymous, limiter.check(&client()).await),
     };
-    limiter.allow(verdict)?;
+    if let Err(refusal) = limiter.allow(verdict) {
+        return Ok(refusal.into_response());
+    }
     request.extensions_mut().insert(identity);
-    let mut response = next.run(request).await;
+    let mut response = next.oneshot(request).await?;
     for (name, value) in limiter.headers(verdict) {
         // A tighter limit that refused the request has said so already.
         response.headers_mut().entry(name).or_insert(value);

@@ -1,13 +1,19 @@
 //! Sessions in Redis: one hash per account, token hash to session, so each operation is one atomic round trip.
-use super::{Token, rate_limit::Verdict};
+use super::{
+    Token,
+    rate_limit::{self, Verdict},
+};
 use crate::{
     backing::redis::{Error, Redis},
-    config::{Config, Rate},
+    config::Config,
 };
 use chrono::{DateTime, Utc};
 use redis::Script;
 use serde::{Deserialize, Serialize};
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 use uuid::Uuid;
 
 /// A session as Redis has it.
@@ -39,12 +45,9 @@ pub struct Sessions {
     redis: Redis,
     idle: Duration,
     life: Duration,
-    limit: Rate,
+    lookup: Arc<Script>,
 }
 
-static LOOKUP: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(concat!(include_str!("../rate_limit/gcra.lua"), include_str!("lookup.lua")))
-});
 static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create.lua")));
 static REVOKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("revoke.lua")));
 
@@ -55,7 +58,13 @@ impl Sessions {
     }
 
     pub fn new(redis: Redis, config: &Config) -> Self {
-        Self { redis, idle: config.session_idle, life: config.session_max, limit: config.rate_limit }
+        let (idle, life) = (config.session_idle, config.session_max);
+        // Marking each request would double the writes; a 60th of the idle time is exact enough.
+        let times = [idle, life, idle / 60].map(micros);
+        let times = format!("local idle, life, stale = {}, {}, {}\n", times[0], times[1], times[2]);
+        let lookup =
+            Script::new(&(times + &rate_limit::gcra(config.rate_limit) + include_str!("lookup.lua")));
+        Self { redis, idle, life, lookup: Arc::new(lookup) }
     }
 
     /// Starts a session. With `alone`, every other session of the account ends in the same step.
@@ -84,13 +93,13 @@ impl Sessions {
     /// The session of a token, if it is alive, and the verdict of its account's rate limit.
     pub async fn find(&self, token: &Token) -> Result<Option<(Session, Verdict)>, Error> {
         let key = self.key(token.account());
-        let mut call = LOOKUP.key(&key);
-        call.key(format!("{key}:limit")).arg(token.hash());
-        // Marking each request would double the writes; a 60th of the idle time is exact enough.
-        call.arg(micros(self.idle)).arg(micros(self.life)).arg(micros(self.idle / 60));
-        call.arg(self.limit.count).arg(micros(self.limit.window));
-        let found: Option<(Vec<u8>, Verdict)> = self.redis.script("session find", &call).await?;
-        Ok(found.and_then(|(value, verdict)| Some((self.parse(token.account(), &value)?, verdict))))
+        let mut call = self.lookup.key(&key);
+        call.key(key + ":limit").arg(token.hash());
+        let found: Option<(Vec<u8>, i64, u64)> = self.redis.script("session find", &call).await?;
+        let parsed = |(value, left, wait): (Vec<u8>, _, _)| {
+            Some((self.parse(token.account(), &value)?, Verdict::of(left, wait)))
+        };
+        Ok(found.and_then(parsed))
     }
 
     /// The account's sessions, newest first.

@@ -49,9 +49,9 @@ impl Token {
         self.account
     }
 
-    /// What Redis knows of the token: the SHA-256 of its text, in lower case hex.
+    /// What Redis knows of the token: the SHA-256 of its text, in the same alphabet.
     pub fn hash(&self) -> String {
-        format!("{:x}", Sha256::digest(&self.text))
+        URL_SAFE_NO_PAD.encode(Sha256::digest(&self.text))
     }
 }
 

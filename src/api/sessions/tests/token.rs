@@ -4,6 +4,7 @@ use crate::{
     http::session::Token,
 };
 use axum::http::Method;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
@@ -36,7 +37,7 @@ async fn the_store_knows_the_hash_of_a_token_and_not_the_token(pool: PgPool) {
     alice.get("/v1/session").await;
     let secret = secret(&alice);
     assert!(secret.len() >= 22, "128 bits take 22 characters of base64url: {secret}");
-    let hash: String = Sha256::digest(&secret).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(&secret));
     let stored = stored(&service).await;
     assert!(stored.contains(&hash), "{hash} is missing in {stored:?}");
     assert!(!stored.iter().any(|text| text.contains(&secret)), "{secret} is in {stored:?}");
