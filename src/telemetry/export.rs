@@ -36,11 +36,8 @@ pub(super) fn bounded(exporter: impl SpanExporter + 'static, queue: usize) -> Bo
     let queued = Arc::new(AtomicUsize::new(0));
     let exporter = Counted { exporter, queued: Arc::clone(&queued), warned: Mutex::new(None) };
     let config = BatchConfigBuilder::default().with_max_queue_size(queue).build();
-    Bounded {
-        batches: BatchSpanProcessor::builder(exporter).with_batch_config(config).build(),
-        queue,
-        queued,
-    }
+    let batches = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
+    Bounded { batches, queue, queued }
 }
 
 /// The SDK's batch processor, which drops spans without telling anyone when its queue is full: so it never is.

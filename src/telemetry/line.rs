@@ -88,15 +88,10 @@ impl Guard {
         self.out.extend_from_slice(b"}\n");
     }
 
-    /// Takes fields as they are, from the value of the message on.
+    /// Takes the fields as they are, from the value of the message on.
     fn all(&mut self, frame: &Frame, rest: &[u8]) {
-        self.out.extend_from_slice(br#""msg":"#);
-        self.out.extend_from_slice(&rest[..rest.len() - 1]);
-        self.out.push(b',');
-        for (_, whole) in frame.defaults.iter().filter(|(key, _)| key != b"msg") {
-            self.out.extend_from_slice(whole);
-            self.out.push(b',');
-        }
+        self.put(b"msg", |out| out.extend_from_slice(&rest[..rest.len() - 1]));
+        self.defaults(frame);
     }
 
     /// Takes a closer look at each field.
@@ -105,6 +100,10 @@ impl Guard {
         while let Some(field) = scan.field() {
             self.field(&field);
         }
+        self.defaults(frame);
+    }
+
+    fn defaults(&mut self, frame: &Frame) {
         for (key, whole) in &frame.defaults {
             if !self.has(key) {
                 self.copy(key, whole);

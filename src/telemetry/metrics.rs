@@ -28,7 +28,10 @@ struct Metrics {
     db_duration: HistogramVec,
     redis_duration: HistogramVec,
     dependency_up: IntGaugeVec,
-    runtime: Runtime,
+    lag_p99: Gauge,
+    lag_max: Gauge,
+    tasks: IntGauge,
+    stalls: IntCounter,
     panics: IntCounter,
     log_lines_dropped: IntCounter,
     spans_dropped: IntCounter,
@@ -41,68 +44,42 @@ impl Metrics {
         let server = &["http_request_method", "http_route", "http_response_status_code"];
         let client = &["http_request_method", "server_address", "http_response_status_code", "error_type"];
         let operation = &["db_operation_name"];
+        let server_help = "Seconds from a request's head to its answer, by route template.";
+        let client_help = "Seconds that an outbound request took; error_type says why one got no answer.";
+        let db_help = "Seconds that a Postgres query took, without the wait for a connection.";
+        let redis_help = "Seconds that a Redis command took.";
+        let p99_help = "Seconds that due tasks waited in the last 5 s, 99th percentile.";
+        let max_help = "Seconds that due tasks waited in the last 5 s, the longest.";
+        let stalls_help = "Times a handler blocked its worker for 100 ms or more.";
+        let lines_help = "Log lines lost to a full or broken stdout.";
         let db_wait_help = "Seconds that a query waited for a Postgres connection.";
         let rejected_help = "Requests refused before a handler saw them.";
         let reasons = ["bodies", "overloaded", "rate_limited"];
         Self {
-            server_duration: s.histograms(
-                "http_server_request_duration_seconds",
-                "Seconds from a request's head to its answer, by route template.",
-                server,
-                HTTP,
-            ),
+            server_duration: s.histograms("http_server_request_duration_seconds", server_help, server, HTTP),
             server_active: s.gauge("http_server_active_requests", "Requests being served."),
             server_connections: s.gauge("http_server_connections", "Open connections."),
             server_rejected: s.counters("http_server_rejected_total", rejected_help, "reason", &reasons),
-            client_duration: s.histograms(
-                "http_client_request_duration_seconds",
-                "Seconds that an outbound request took; error_type says why one got no answer.",
-                client,
-                HTTP,
-            ),
+            client_duration: s.histograms("http_client_request_duration_seconds", client_help, client, HTTP),
             db_connections: s.gauges("db_client_connections", "Postgres connections.", &["state"]),
             db_wait: s.histogram("db_client_connection_wait_seconds", db_wait_help, BACKING),
-            db_duration: s.histograms(
-                "db_client_operation_duration_seconds",
-                "Seconds that a Postgres query took, without the wait for a connection.",
-                operation,
-                BACKING,
-            ),
+            db_duration: s.histograms("db_client_operation_duration_seconds", db_help, operation, BACKING),
             redis_duration: s.histograms(
                 "redis_client_operation_duration_seconds",
-                "Seconds that a Redis command took.",
+                redis_help,
                 operation,
                 BACKING,
             ),
             dependency_up: s.gauges("dependency_up", "1 while it answers, else 0.", &["dependency"]),
-            runtime: Runtime::new(&s),
+            lag_p99: s.seconds("runtime_lag_p99_seconds", p99_help),
+            lag_max: s.seconds("runtime_lag_max_seconds", max_help),
+            tasks: s.gauge("runtime_alive_tasks", "Tasks that have begun and not ended."),
+            stalls: s.counter("runtime_stalls_total", stalls_help),
             panics: s.counter("panics_total", "Panics, survived ones included."),
-            log_lines_dropped: s
-                .counter("log_lines_dropped_total", "Log lines lost to a full or broken stdout."),
+            log_lines_dropped: s.counter("log_lines_dropped_total", lines_help),
             spans_dropped: s.counter("spans_dropped_total", "Spans lost to a full queue or a failed export."),
             build_info: s.gauges("build_info", "1; see its labels.", &["version", "revision"]),
             series: s,
-        }
-    }
-}
-
-struct Runtime {
-    lag_p99: Gauge,
-    lag_max: Gauge,
-    tasks: IntGauge,
-    stalls: IntCounter,
-}
-
-impl Runtime {
-    fn new(s: &Series) -> Self {
-        let p99 = "Seconds that due tasks waited in the last 5 s, 99th percentile.";
-        let max = "Seconds that due tasks waited in the last 5 s, the longest.";
-        let stalls = "Times a handler blocked its worker for 100 ms or more.";
-        Self {
-            lag_p99: s.seconds("runtime_lag_p99_seconds", p99),
-            lag_max: s.seconds("runtime_lag_max_seconds", max),
-            tasks: s.gauge("runtime_alive_tasks", "Tasks that have begun and not ended."),
-            stalls: s.counter("runtime_stalls_total", stalls),
         }
     }
 }
@@ -197,14 +174,14 @@ pub fn dependency_up(dependency: &'static str, up: bool) {
 
 /// How late the runtime ran due tasks in the last window, and how many tasks it has.
 pub fn runtime(lag_p99: Duration, lag_max: Duration, tasks: usize) {
-    METRICS.runtime.lag_p99.set(lag_p99.as_secs_f64());
-    METRICS.runtime.lag_max.set(lag_max.as_secs_f64());
-    METRICS.runtime.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
+    METRICS.lag_p99.set(lag_p99.as_secs_f64());
+    METRICS.lag_max.set(lag_max.as_secs_f64());
+    METRICS.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
 }
 
 /// A handler blocks its worker.
 pub fn runtime_stall() {
-    METRICS.runtime.stalls.inc();
+    METRICS.stalls.inc();
 }
 
 /// What is running; called once at the start.

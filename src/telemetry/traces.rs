@@ -3,7 +3,7 @@
 //! The current span is `opentelemetry::Context::current()`: a request's scope puts the server span there.
 use super::export;
 use anyhow::Context as _;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use opentelemetry::{
     Context, KeyValue, global,
     propagation::TextMapPropagator,
@@ -15,6 +15,9 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider, Span},
 };
 use std::sync::OnceLock;
+
+/// As a text it would be parsed for each request.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Set when spans are exported, never otherwise.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
@@ -38,7 +41,7 @@ pub(super) fn start(service: &str, queue: usize) -> anyhow::Result<SdkTracerProv
 /// The context that a request runs in: a server span below the caller's when spans are exported, else the caller's
 /// own, so that its ids show in our log and travel on. A `traceparent` that breaks the W3C format counts as none.
 pub fn server_span(headers: &HeaderMap, method: &Method) -> Context {
-    let parent = match headers.get("traceparent") {
+    let parent = match headers.get(&TRACEPARENT) {
         Some(value) if is_traceparent(value.as_bytes()) => {
             TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
         }
@@ -106,12 +109,8 @@ impl ClientSpan {
 
     /// Tells the other side that this span is its parent; without one, the current span is.
     pub fn inject(&self, headers: &mut HeaderMap) {
-        match &self.0 {
-            Some(span) => {
-                inject_context(&Context::new().with_remote_span_context(span.span_context().clone()), headers)
-            }
-            None => inject(headers),
-        }
+        let Some(span) = &self.0 else { return inject(headers) };
+        inject_context(&Context::new().with_remote_span_context(span.span_context().clone()), headers);
     }
 }
 

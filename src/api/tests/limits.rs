@@ -64,6 +64,23 @@ async fn an_account_is_limited_wherever_it_asks_from_and_its_network_is_not(pool
 }
 
 #[sqlx::test]
+async fn any_rate_is_counted_to_the_last_request(pool: PgPool) {
+    for count in [1, 9, 1_000_000_000] {
+        let service = Service::start_with(&pool, |config| config.rate_limit.count = count).await;
+        let alice = service.sign_up(&format!("alice{count}")).await;
+        for used in 1..=count.min(9) {
+            let answer = alice.get("/v1/session").await;
+            assert_eq!(answer.status, 200);
+            let left = answer.header("ratelimit").split(['=', ';']).nth(2).expect("a number").to_owned();
+            // One of so many is free again at once.
+            assert!(count > 9 || left == (count - used).to_string(), "{left} of {count} after {used}");
+        }
+        let status = alice.get("/v1/session").await.status;
+        assert_eq!(status, if count > 9 { 200 } else { 429 }, "{count}");
+    }
+}
+
+#[sqlx::test]
 async fn replicas_count_together(pool: PgPool) {
     let service = Service::start_with(&pool, |config| config.rate_limit.count = 3).await;
     let replica = Service::start_with(&pool, |config| {

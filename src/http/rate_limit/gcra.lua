@@ -13,6 +13,6 @@ local function gcra(key, now)
     return -1, math.ceil(wait - window)
   end
   redis.call('SET', key, arrival, 'PX', math.floor(wait / 1000) + 1)
-  -- The arrival is exact to a quarter of a microsecond.
-  return math.floor((window - wait + 1) / interval), math.ceil(wait)
+  -- At this size a number is exact to a quarter.
+  return math.floor((window - wait + 0.25) / interval), math.ceil(wait)
 end

@@ -1,8 +1,5 @@
 //! Sessions in Redis: one hash per account, token hash to session, so each operation is one atomic round trip.
-use super::{
-    Token,
-    rate_limit::{self, Verdict},
-};
+use super::{Token, rate_limit::Verdict};
 use crate::{
     backing::redis::{Error, Redis},
     config::Config,
@@ -63,7 +60,7 @@ impl Sessions {
         let times = [idle, life, idle / 60].map(micros);
         let times = format!("local idle, life, stale = {}, {}, {}\n", times[0], times[1], times[2]);
         let lookup =
-            Script::new(&(times + &rate_limit::gcra(config.rate_limit) + include_str!("lookup.lua")));
+            Script::new(&(times + &super::rate_limit::gcra(config.rate_limit) + include_str!("lookup.lua")));
         Self { redis, idle, life, lookup: Arc::new(lookup) }
     }
 
@@ -96,10 +93,8 @@ impl Sessions {
         let mut call = self.lookup.key(&key);
         call.key(key + ":limit").arg(token.hash());
         let found: Option<(Vec<u8>, i64, u64)> = self.redis.script("session find", &call).await?;
-        let parsed = |(value, left, wait): (Vec<u8>, _, _)| {
-            Some((self.parse(token.account(), &value)?, Verdict::of(left, wait)))
-        };
-        Ok(found.and_then(parsed))
+        let Some((value, left, wait)) = found else { return Ok(None) };
+        Ok(self.parse(token.account(), &value).map(|session| (session, Verdict::of(left, wait))))
     }
 
     /// The account's sessions, newest first.
