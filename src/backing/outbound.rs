@@ -169,7 +169,7 @@ impl Upstream {
             Err(error) => span.fail(error.kind()),
         }
         let outcome = result.as_ref().map(Response::status).map_err(Error::kind);
-        metrics::http_client_request(&Method::GET, host, outcome, start.elapsed());
+        metrics::outbound(&Method::GET, host, outcome, start.elapsed());
         result
     }
 

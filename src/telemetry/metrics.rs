@@ -131,16 +131,8 @@ pub fn rejected(reason: &'static str) {
 
 /// An outbound request ended: with a status, or with a short fixed word such as `timeout`. `server` is a host from
 /// the settings.
-pub fn http_client_request(
-    method: &Method,
-    server: &str,
-    outcome: Result<StatusCode, &'static str>,
-    took: Duration,
-) {
-    let (status, error) = match &outcome {
-        Ok(status) => (status.as_str(), ""),
-        Err(error) => ("", *error),
-    };
+pub fn outbound(method: &Method, server: &str, outcome: Result<StatusCode, &'static str>, took: Duration) {
+    let (status, error) = outcome.as_ref().map_or_else(|error| ("", *error), |status| (status.as_str(), ""));
     let labels = [method_label(method), server, status, error];
     METRICS.client_duration.with_label_values(&labels).observe(took.as_secs_f64());
 }
@@ -221,8 +213,8 @@ pub(super) mod tests {
         let took = Duration::from_millis(3);
         request_finished(&Method::GET, Some("/v1/sessions/{id}"), StatusCode::OK, took);
         rejected("overloaded");
-        http_client_request(&Method::GET, "preview", Ok(StatusCode::OK), took);
-        http_client_request(&Method::GET, "preview", Err("timeout"), took);
+        outbound(&Method::GET, "preview", Ok(StatusCode::OK), took);
+        outbound(&Method::GET, "preview", Err("timeout"), took);
         db_operation("accounts.get", took);
         db_wait(took);
         db_connections(1, 2);

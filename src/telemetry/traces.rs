@@ -107,19 +107,15 @@ impl ClientSpan {
         }
     }
 
-    /// Tells the other side that this span is its parent; without one, the current span is.
+    /// Tells the other side that this span is its parent, or without one the current span, as `traceparent` and
+    /// `tracestate`.
     pub fn inject(&self, headers: &mut HeaderMap) {
-        let Some(span) = &self.0 else { return inject(headers) };
-        inject_context(&Context::new().with_remote_span_context(span.span_context().clone()), headers);
+        let Some(span) = &self.0 else { return Context::map_current(|current| inject(current, headers)) };
+        inject(&Context::new().with_remote_span_context(span.span_context().clone()), headers);
     }
 }
 
-/// Puts the current span into the headers of an outbound call, as `traceparent` and `tracestate`.
-pub fn inject(headers: &mut HeaderMap) {
-    Context::map_current(|context| inject_context(context, headers));
-}
-
-fn inject_context(context: &Context, headers: &mut HeaderMap) {
+fn inject(context: &Context, headers: &mut HeaderMap) {
     TraceContextPropagator::new().inject_context(context, &mut HeaderInjector(headers));
     // Empty it says nothing.
     if headers.get("tracestate").is_some_and(HeaderValue::is_empty) {

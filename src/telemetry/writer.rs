@@ -60,6 +60,8 @@ struct State {
     /// Lines dropped since the log last said so.
     dropped: u64,
     running: bool,
+    /// The writer waits to be called.
+    asleep: bool,
     writing: bool,
     /// Someone waits in `flush`: no batching.
     hurry: bool,
@@ -67,7 +69,8 @@ struct State {
 
 impl Sink {
     pub const fn new() -> Self {
-        let state = State { pending: Batch::EMPTY, dropped: 0, running: false, writing: false, hurry: false };
+        let (running, asleep, writing, hurry) = (false, false, false, false);
+        let state = State { pending: Batch::EMPTY, dropped: 0, running, asleep, writing, hurry };
         Self { state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new() }
     }
 
@@ -109,10 +112,10 @@ impl Sink {
         finish(text);
         let after = text.len();
         entries.push(Entry { origin, time, len: after - before });
+        // Only the first line after a pause, and the one that fills a batch, cost a system call.
+        let wake = mem::take(&mut state.asleep) || before < FULL && after >= FULL;
         drop(state);
-        // Only the first line of a batch, and the one that fills it, cost a system call; a quiet service's writer
-        // sleeps without a timer.
-        if before == 0 || before < FULL && after >= FULL {
+        if wake {
             self.filled.notify_one();
         }
     }
@@ -158,11 +161,19 @@ impl Sink {
 
     /// Waits for lines and moves them into `batch`. Answers how many were dropped meanwhile.
     fn next(&self, batch: &mut Batch) -> u64 {
-        let waited = self.filled.wait_while(self.lock(), |state| state.pending.text.is_empty());
-        let gather = |state: &mut State| !state.hurry && state.pending.text.len() < FULL;
-        let waited =
-            self.filled.wait_timeout_while(waited.unwrap_or_else(PoisonError::into_inner), BATCH, gather);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut state = self.lock();
+        loop {
+            let more = |state: &mut State| !state.hurry && state.pending.text.len() < FULL;
+            let waited = self.filled.wait_timeout_while(state, BATCH, more);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !state.pending.text.is_empty() {
+                break;
+            }
+            // A busy service's writer looks every now and then; a quiet one's sleeps without a timer.
+            state.asleep = true;
+            let waited = self.filled.wait_while(state, |state| state.pending.text.is_empty());
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
         mem::swap(&mut state.pending, batch);
         state.writing = true;
         mem::take(&mut state.dropped)

@@ -1,5 +1,9 @@
 //! Trace context in and out while nothing is exported, and what happens to spans that cannot be.
-use crate::telemetry::{export, metrics, request::Request, traces};
+use crate::telemetry::{
+    export, metrics,
+    request::Request,
+    traces::{self, ClientSpan},
+};
 use axum::http::{HeaderMap, Method, StatusCode};
 use opentelemetry::trace::{Span, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::{
@@ -27,12 +31,12 @@ async fn without_an_exporter_the_callers_ids_travel_on() {
         otel.clone(),
     );
     let mut outbound = HeaderMap::new();
-    request.scope(async { traces::inject(&mut outbound) }).await;
+    request.scope(async { ClientSpan::start("call", Vec::new).inject(&mut outbound) }).await;
     assert_eq!(outbound, headers(PARENT));
     traces::end_server_span(&otel, &Method::GET, Some("/x"), StatusCode::OK);
 
     let mut outside = HeaderMap::new();
-    traces::inject(&mut outside);
+    ClientSpan::start("call", Vec::new).inject(&mut outside);
     assert!(outside.is_empty());
     assert!(!traces::server_span(&HeaderMap::new(), &Method::GET).has_active_span());
 }
