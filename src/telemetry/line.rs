@@ -48,8 +48,8 @@ impl Frame {
         let fields = fields.collect::<Vec<_>>().join(",") + "}";
         let Some(rest) = fields.as_bytes().strip_prefix(MESSAGE) else { return false };
         let (mut guarded, mut given) = (Guard::default(), Guard::default());
-        guarded.each(self, fields.as_bytes());
-        given.all(self, rest);
+        guarded.one_by_one(self, fields.as_bytes());
+        given.as_given(self, rest);
         guarded.out == given.out
     }
 }
@@ -81,21 +81,21 @@ impl Guard {
         self.out.extend_from_slice(time.as_bytes());
         self.out.extend_from_slice(b"\",");
         match fields.strip_prefix(MESSAGE) {
-            Some(rest) if frame.plain && !redact::may_hide_fields(rest) => self.all(frame, rest),
-            _ => self.each(frame, fields),
+            Some(rest) if frame.plain && !redact::may_hide_fields(rest) => self.as_given(frame, rest),
+            _ => self.one_by_one(frame, fields),
         }
         self.out.pop();
         self.out.extend_from_slice(b"}\n");
     }
 
     /// Takes the fields as they are, from the value of the message on.
-    fn all(&mut self, frame: &Frame, rest: &[u8]) {
+    fn as_given(&mut self, frame: &Frame, rest: &[u8]) {
         self.put(b"msg", |out| out.extend_from_slice(&rest[..rest.len() - 1]));
         self.defaults(frame);
     }
 
     /// Takes a closer look at each field.
-    fn each(&mut self, frame: &Frame, fields: &[u8]) {
+    fn one_by_one(&mut self, frame: &Frame, fields: &[u8]) {
         let mut scan = Scan(fields);
         while let Some(field) = scan.field() {
             self.field(&field);

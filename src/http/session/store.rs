@@ -42,10 +42,10 @@ pub struct Sessions {
     redis: Redis,
     idle: Duration,
     life: Duration,
+    create: Arc<Script>,
     lookup: Arc<Script>,
 }
 
-static CREATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("create.lua")));
 static REVOKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("revoke.lua")));
 
 impl Sessions {
@@ -59,9 +59,10 @@ impl Sessions {
         // Marking each request would double the writes; a 60th of the idle time is exact enough.
         let times = [idle, life, idle / 60].map(micros);
         let times = format!("local idle, life, stale = {}, {}, {}\n", times[0], times[1], times[2]);
-        let lookup =
-            Script::new(&(times + &super::rate_limit::gcra(config.rate_limit) + include_str!("lookup.lua")));
-        Self { redis, idle, life, lookup: Arc::new(lookup) }
+        let create = Script::new(&format!("{times}{}", include_str!("create.lua")));
+        let gcra = super::rate_limit::gcra(config.rate_limit);
+        let lookup = Script::new(&format!("{times}{gcra}{}", include_str!("lookup.lua")));
+        Self { redis, idle, life, create: Arc::new(create), lookup: Arc::new(lookup) }
     }
 
     /// Starts a session. With `alone`, every other session of the account ends in the same step.
@@ -77,9 +78,8 @@ impl Sessions {
         let user_agent: String = user_agent.chars().take(200).collect();
         let facts =
             serde_json::to_string(&Facts { email: email.into(), user_agent: user_agent.as_str().into() })?;
-        let mut call = CREATE.key(self.key(account_id));
-        call.arg(token.hash()).arg(format!("{handle} {facts}"));
-        call.arg(micros(self.idle)).arg(micros(self.life)).arg(u8::from(alone));
+        let mut call = self.create.key(self.key(account_id));
+        call.arg(token.hash()).arg(format!("{handle} {facts}")).arg(u8::from(alone));
         let created: Result<u64, Error> = self.redis.script("session create", &call).await;
         Ok(created.map(|now| {
             let session = self.session(account_id, now, now, handle, email.to_owned(), user_agent);
