@@ -54,10 +54,10 @@ async fn observe(observe: Arc<Observe>, request: Request, next: Guarded) -> Resu
             () = observe.cut() => watched.cut(&observe.drain),
         };
         let headers = response.headers_mut();
+        security::add_headers(headers);
         if let Ok(id) = HeaderValue::from_str(&current.id) {
             headers.insert(request_id::HEADER, id);
         }
-        security::add_headers(headers);
         watched.answered(&response);
         response
     };

@@ -69,7 +69,7 @@ impl Watched {
         let current = &*self.current;
         let code = refusal.map(|refusal| refusal.code);
         let account_id = current.account.get().map(tracing::field::display);
-        let latency_ms = took.as_micros() as f64 / 1000.0;
+        let latency_ms = (took.as_secs_f64() * 1e6).round() / 1000.0;
         let [queue_ms, db_ms, redis_ms, outbound_ms] =
             [Part::Queue, Part::Db, Part::Redis, Part::Outbound].map(|part| current.spent_ms(part));
         let (method, route, client) = (traces::method_label(&self.method), self.route(), &current.client);

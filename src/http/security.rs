@@ -1,18 +1,16 @@
 //! Headers and refusals that protect browsers and caches from one another.
 use super::Problem;
 use axum::{
-    http::{
-        HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts,
-        uri::Authority,
-    },
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts},
     response::{IntoResponse, Response},
     routing::Route,
 };
 use percent_encoding::percent_decode_str;
+use std::{mem, net::Ipv6Addr};
 use tower_http::csrf::{Csrf, CsrfLayer, ProtectionError};
 
 /// What a JSON API sends with every answer. A handler that sets one of them itself keeps its own.
-const HEADERS: [(HeaderName, HeaderValue); 6] = [
+static HEADERS: [(HeaderName, HeaderValue); 6] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -21,10 +19,14 @@ const HEADERS: [(HeaderName, HeaderValue); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
+/// Adds them to an answer's own.
 pub fn add_headers(headers: &mut HeaderMap) {
+    // A map that grows on the way costs more than all of its headers.
+    let own = mem::replace(headers, HeaderMap::with_capacity(12));
     for (name, value) in &HEADERS {
-        headers.entry(name).or_insert_with(|| value.clone());
+        headers.insert(name, value.clone());
     }
+    headers.extend(own);
 }
 
 /// Refuses what no handler should ever see.
@@ -85,27 +87,27 @@ fn is_well_encoded(path: &str) -> bool {
 }
 
 fn has_one_sound_host(parts: &Parts) -> bool {
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let mut hosts = parts.headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
+    let target = parts.uri.authority();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => {
-            // A target with a host of its own must mean the same one.
-            let target = parts.uri.authority();
-            authority(host).is_some_and(|host| target.is_none_or(|target| *target == host))
-        }
+        // A target with a host of its own must mean the same one.
+        (Some(Ok(host)), None) => is_host(host) && target.is_none_or(|target| target == host),
         // HTTP/2 carries it in the request target, HTTP/1.0 may leave it out.
-        (None, _) => parts.uri.authority().is_some() || parts.version == Version::HTTP_10,
-        (Some(_), Some(_)) => false,
+        (None, _) => target.is_some() || parts.version == Version::HTTP_10,
+        _ => false,
     }
 }
 
-/// `host` or `host:port`.
-fn authority(host: &HeaderValue) -> Option<Authority> {
-    let authority: Authority = host.to_str().ok()?.parse().ok()?;
-    let host = authority.host();
-    // The parser lets any text pass as the port, and a user before the host.
-    let port = authority.as_str().strip_prefix(host)?;
-    let sound = !host.is_empty() && (port.is_empty() || authority.port_u16().is_some());
-    sound.then_some(authority)
+/// `host` or `host:port`: a name (RFC 3986, as an IPv4 address is), or an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.bytes().rposition(|byte| byte == b':') {
+        Some(colon) if !text.ends_with(']') => (&text[..colon], &text[colon + 1..]),
+        _ => (text, "0"),
+    };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+    let address = || host.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    is_port && !host.is_empty() && (host.bytes().all(is_name) || address().is_some())
 }
 
 type Refuse = fn(ProtectionError) -> Response;

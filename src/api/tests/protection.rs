@@ -94,6 +94,9 @@ async fn a_request_has_exactly_one_sound_host() {
         "host: user@a\r\n",
         "host: a:port\r\n",
         "host: a:99999\r\n",
+        "host: a:+80\r\n",
+        "host: [a]\r\n",
+        "host: ::1\r\n",
         "host: :80\r\n",
         "host: a?b\r\n",
         "host: \u{e9}\r\n",
@@ -102,8 +105,8 @@ async fn a_request_has_exactly_one_sound_host() {
         assert_eq!(refused.status, 400, "{odd:?}: {refused:?}");
         refused.is_problem(400, "bad_host");
     }
-    for sound in ["host: a\r\n", "host: a.example:8080\r\n", "host: [::1]:80\r\n", "host: 127.0.0.1\r\n"] {
-        assert_eq!(get("1.1", sound).await.status, 200, "{sound:?}");
+    for sound in ["a", "A_b.example:8080", "xn--bcher-kva.example", "127.0.0.1", "[::1]", "[::1]:80"] {
+        assert_eq!(get("1.1", &format!("host: {sound}\r\n")).await.status, 200, "{sound:?}");
     }
     assert_eq!(get("1.0", "").await.status, 200, "HTTP/1.0 had none");
     let foreign = service.raw("GET http://b/ HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
