@@ -1,5 +1,5 @@
 //! What must never be printed: the values of keys that name a secret, at any depth, also in JSON inside of text.
-use memchr::{memchr, memchr2, memchr3_iter};
+use memchr::{memchr, memchr2};
 use serde::de::IgnoredAny;
 
 pub const MASK: &[u8] = br#""[REDACTED]""#;
@@ -48,8 +48,10 @@ fn is_border(key: &[u8], at: usize) -> bool {
 /// Whether a JSON string may hold the fields of something: text such as `a: b`, `a=b`, a URL, or one with quotes or
 /// line ends in it, as JSON has.
 pub fn may_hide_fields(quoted: &[u8]) -> bool {
-    memchr3_iter(b'\\', b'=', b':', quoted)
-        .any(|at| quoted[at] != b':' || matches!(quoted.get(at + 1), Some(b' ' | b'/')))
+    // Without a branch, so that a register takes sixteen bytes at a time.
+    let hides =
+        |byte, next| (byte == b'\\') | (byte == b'=') | (byte == b':') & ((next == b' ') | (next == b'/'));
+    (1..quoted.len()).fold(false, |found, at| found | hides(quoted[at - 1], quoted[at]))
 }
 
 fn quote(text: &str, out: &mut Vec<u8>) {
