@@ -7,7 +7,7 @@ use super::{
 use crate::telemetry::metrics;
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody},
     extract::ConnectInfo,
     http::{HeaderValue, Request, Response, StatusCode, Version, header},
 };
@@ -98,7 +98,8 @@ impl Routes {
     /// The router's answer. A panic that no layer has caught costs this request, not the others of the connection.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let http1 = request.version() < Version::HTTP_2;
-        let mut request = request.map(Body::new);
+        let mut request =
+            request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
         request.extensions_mut().insert(ConnectInfo(self.peer));
         let routed = AssertUnwindSafe(async { self.router.clone().call(request).await }).catch_unwind();
         let mut answer = match routed.await {

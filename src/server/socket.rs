@@ -12,7 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, Sleep, sleep},
 };
 
 /// From the accept to the first byte.
@@ -32,8 +32,8 @@ pub struct Socket {
     tcp: TcpStream,
     activity: Arc<Activity>,
     wait: Wait,
-    /// When `wait` began.
-    since: Instant,
+    /// When `wait` began; `None` until somebody wants to know.
+    since: Option<Instant>,
     /// The progress of the requests when it was last looked at.
     progress: usize,
     /// Bytes of the HTTP/2 preface that have come.
@@ -54,9 +54,8 @@ enum Wait {
 
 impl Socket {
     pub fn new(tcp: TcpStream, activity: Arc<Activity>) -> Self {
-        let since = Instant::now();
-        let timer = Box::pin(sleep_until(since + FIRST_BYTE));
-        Self { tcp, activity, wait: Wait::FirstByte, since, progress: 0, preface: 0, timer, stalled: None }
+        let (wait, timer) = (Wait::FirstByte, Box::pin(sleep(FIRST_BYTE)));
+        Self { tcp, activity, wait, since: None, progress: 0, preface: 0, timer, stalled: None }
     }
 
     fn heard(&mut self, bytes: &[u8]) {
@@ -82,7 +81,11 @@ impl Socket {
     }
 
     fn wait(&mut self, wait: Wait) {
-        (self.wait, self.since) = (wait, Instant::now());
+        (self.wait, self.since) = (wait, None);
+    }
+
+    fn since(&mut self) -> Instant {
+        *self.since.get_or_insert_with(Instant::now)
     }
 
     /// Each step of a request is followed by a wait that begins then.
@@ -102,14 +105,14 @@ impl Socket {
             self.wait = Wait::Next;
             // An HTTP/2 peer says how much of an answer it has room for. One that never does is as deaf as one that
             // does not read, though there is nothing to write to it.
-            return self.activity.untaken().then(|| self.since + UNREAD);
+            return self.activity.untaken().then(|| self.since() + UNREAD);
         }
         let patience = match self.wait {
             Wait::FirstByte => FIRST_BYTE,
             Wait::Head => HEAD,
             Wait::Next => IDLE,
         };
-        Some(self.since + patience)
+        Some(self.since() + patience)
     }
 
     /// Whether the drain may end an HTTP/1 connection: no request is under way, half here, or about to be read. HTTP/2
