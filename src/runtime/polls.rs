@@ -4,7 +4,6 @@
 use std::{
     fs,
     future::poll_fn,
-    hash::{DefaultHasher, Hash, Hasher},
     mem,
     pin::pin,
     sync::{
@@ -33,9 +32,8 @@ static ROUTES: [OnceLock<Box<str>>; 1024] = [const { OnceLock::new() }; 1024];
 
 impl Route {
     pub fn new(template: &str) -> Self {
-        let mut hasher = DefaultHasher::new();
-        template.hash(&mut hasher);
-        let start = hasher.finish() as usize % ROUTES.len();
+        let hash = |hash: usize, byte| hash.wrapping_mul(31) ^ usize::from(byte);
+        let start = template.bytes().fold(0, hash) % ROUTES.len();
         let mut places = (start..ROUTES.len()).chain(0..start);
         let place = places.find(|place| **ROUTES[*place].get_or_init(|| template.into()) == *template);
         // Were there more routes than places, some would go without a name.
