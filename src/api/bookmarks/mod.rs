@@ -15,7 +15,7 @@ use crate::{
 };
 use axum::{
     Extension,
-    extract::State,
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -105,10 +105,10 @@ pub async fn show(
     State(db): State<Postgres>,
     SignedIn { session, .. }: SignedIn,
     Path(id): Path<Uuid>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
     let bookmark = store::find(&db, session.account_id, id).await?.ok_or_else(Problem::not_found)?;
-    let unchanged = names(&headers, header::IF_NONE_MATCH, &bookmark.etag()).unwrap_or(false);
+    let unchanged = names(request.headers(), header::IF_NONE_MATCH, &bookmark.etag()).unwrap_or(false);
     Ok(if unchanged {
         (StatusCode::NOT_MODIFIED, etag(&bookmark)).into_response()
     } else {

@@ -1,8 +1,8 @@
 //! The SQL of bookmarks, one function per query. Every query names the account: others' bookmarks do not exist.
 use super::input::NewBookmark;
 use crate::backing::postgres::{Error, Postgres};
-use chrono::{DateTime, Utc};
-use serde::Serialize;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
 use sqlx::{FromRow, PgConnection};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -15,8 +15,15 @@ pub struct Bookmark {
     pub tags: Vec<String>,
     /// Counts the changes, from 1.
     pub version: i32,
+    #[serde(serialize_with = "rfc3339")]
     pub created_at: DateTime<Utc>,
+    #[serde(serialize_with = "rfc3339")]
     pub updated_at: DateTime<Utc>,
+}
+
+/// In one piece; by itself a time is written a character at a time, which costs four times as much.
+fn rfc3339<S: Serializer>(time: &DateTime<Utc>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
 impl Bookmark {
