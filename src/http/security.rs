@@ -22,7 +22,7 @@ static HEADERS: [(HeaderName, HeaderValue); 6] = [
 /// Adds them to an answer's own.
 pub fn add_headers(headers: &mut HeaderMap) {
     // A map that grows on the way costs more than all of its headers.
-    let own = mem::replace(headers, HeaderMap::with_capacity(12));
+    let own = mem::replace(headers, HeaderMap::with_capacity(16));
     for (name, value) in &HEADERS {
         headers.insert(name, value.clone());
     }

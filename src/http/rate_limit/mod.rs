@@ -5,7 +5,7 @@ use super::Problem;
 use crate::{backing::redis::Redis, config::Rate, telemetry::metrics};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use redis::Script;
-use std::{fmt::Arguments, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 /// What the limit says of one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,8 +94,11 @@ impl Limiter {
     }
 }
 
-fn header(value: Arguments<'_>) -> HeaderValue {
-    HeaderValue::try_from(value.to_string()).expect("quotes and digits are legal in a header")
+fn header(value: fmt::Arguments<'_>) -> HeaderValue {
+    // Room for any: a text that grows is copied each time.
+    let mut text = String::with_capacity(64);
+    fmt::write(&mut text, value).expect("writing to memory cannot fail");
+    HeaderValue::try_from(text).expect("quotes and digits are legal in a header")
 }
 
 /// A client's network: its IPv4 address, or the /64 that one IPv6 customer gets whole.
