@@ -6,7 +6,6 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use redis::Script;
-use serde::{Deserialize, Serialize};
 use std::{
     sync::{Arc, LazyLock},
     time::Duration,
@@ -25,15 +24,6 @@ pub struct Session {
     pub last_seen_at: DateTime<Utc>,
     /// The end of its life, however busy it is.
     pub expires_at: DateTime<Utc>,
-}
-
-/// The part of a session that no script looks at.
-#[derive(Serialize, Deserialize)]
-struct Facts<'a> {
-    #[serde(borrow)]
-    email: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    user_agent: std::borrow::Cow<'a, str>,
 }
 
 /// The sessions of all accounts.
@@ -76,10 +66,8 @@ impl Sessions {
         let token = Token::new(account_id)?;
         let handle = Uuid::now_v7();
         let user_agent: String = user_agent.chars().take(200).collect();
-        let facts =
-            serde_json::to_string(&Facts { email: email.into(), user_agent: user_agent.as_str().into() })?;
         let mut call = self.create.key(self.key(account_id));
-        call.arg(token.hash()).arg(format!("{handle} {facts}")).arg(u8::from(alone));
+        call.arg(token.hash()).arg(format!("{handle} {email} {user_agent}")).arg(u8::from(alone));
         let created: Result<u64, Error> = self.redis.script("session create", &call).await;
         Ok(created.map(|now| {
             let session = self.session(account_id, now, now, handle, email.to_owned(), user_agent);
@@ -134,12 +122,11 @@ impl Sessions {
     }
 
     fn parse(&self, account_id: Uuid, value: &[u8]) -> Option<Session> {
-        let mut parts = std::str::from_utf8(value).ok()?.splitn(4, ' ');
-        let (created, seen, handle) =
-            (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
-        let facts: Facts = serde_json::from_str(parts.next()?).ok()?;
-        let (email, user_agent) = (facts.email.into_owned(), facts.user_agent.into_owned());
-        Some(self.session(account_id, created, seen, handle.parse().ok()?, email, user_agent))
+        // No part but the last has a space in it.
+        let mut parts = std::str::from_utf8(value).ok()?.splitn(5, ' ');
+        let (created, seen) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let (handle, email) = (parts.next()?.parse().ok()?, parts.next()?.to_owned());
+        Some(self.session(account_id, created, seen, handle, email, parts.next()?.to_owned()))
     }
 
     /// `created` and `seen` in microseconds since 1970, by Redis's clock.
