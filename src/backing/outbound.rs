@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 use tower::retry::budget::{Budget, TpsBudget};
 use url::Url;
 
@@ -101,10 +101,11 @@ impl Outbound {
         let upstream = &*self.0;
         let admitted = upstream.breaker.admit(Instant::now());
         let permit = admitted.map_err(|retry_after| Error::Open { retry_after })?;
-        let limit = request::at_most(upstream.timeout);
-        let result = timeout(limit, upstream.fetch(path, query)).await.unwrap_or(Err(Error::Timeout));
+        let usual = tokio::time::Instant::now() + upstream.timeout;
+        let deadline = request::deadline(upstream.timeout);
+        let result = timeout_at(deadline, upstream.fetch(path, query)).await.unwrap_or(Err(Error::Timeout));
         match result {
-            Err(Error::Timeout) if limit < upstream.timeout => drop(permit),
+            Err(Error::Timeout) if deadline < usual => drop(permit),
             Err(_) => permit.failed(Instant::now()),
             Ok(_) => permit.succeeded(Instant::now()),
         }

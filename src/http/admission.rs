@@ -27,8 +27,8 @@ impl Admission {
             return Ok(place);
         }
         let _queued = Stopwatch::start(Part::Queue);
-        let wait = request::at_most(self.longest_wait);
-        match tokio::time::timeout(wait, self.places.acquire()).await {
+        let deadline = request::deadline(self.longest_wait);
+        match tokio::time::timeout_at(deadline, self.places.acquire()).await {
             Ok(Ok(place)) => Ok(place),
             _ => {
                 metrics::rejected("overloaded");

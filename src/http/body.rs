@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::time::Duration;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::timeout,
+    time::timeout_at,
 };
 
 /// Longest body in bytes.
@@ -44,8 +44,8 @@ impl Bodies {
         if body.is_end_stream() {
             return Ok((body, None));
         }
-        let time = request::at_most(TIME).saturating_sub(HEADSTART);
-        let whole = timeout(time, self.whole(body)).await;
+        let deadline = request::deadline(TIME) - HEADSTART;
+        let whole = timeout_at(deadline, self.whole(body)).await;
         let (body, memory) = whole.unwrap_or_else(|_| Err(too_slow()))?;
         Ok((Body::from(body), Some(memory)))
     }

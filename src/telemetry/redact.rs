@@ -49,8 +49,7 @@ fn is_border(key: &[u8], at: usize) -> bool {
 /// line ends in it, as JSON has.
 pub fn may_hide_fields(quoted: &[u8]) -> bool {
     // Without a branch, so that a register takes sixteen bytes at a time.
-    let hides =
-        |byte, next| (byte == b'\\') | (byte == b'=') | (byte == b':') & ((next == b' ') | (next == b'/'));
+    let hides = |c, next| (c == b'\\') | (c == b'=') | (c == b':') & ((next == b' ') | (next == b'/'));
     (1..quoted.len()).fold(false, |found, at| found | hides(quoted[at - 1], quoted[at]))
 }
 

@@ -77,9 +77,10 @@ pub fn is_late() -> bool {
     with_current(|request| request.deadline <= Instant::now()).unwrap_or(false)
 }
 
-/// The smaller of `own` and what is left until the current request must be done.
-pub fn at_most(own: Duration) -> Duration {
-    with_current(|request| request.deadline.saturating_duration_since(Instant::now()).min(own)).unwrap_or(own)
+/// When a call must be done that begins now and may take `own`: sooner when the current request must be.
+pub fn deadline(own: Duration) -> tokio::time::Instant {
+    let own = tokio::time::Instant::now() + own;
+    with_current(|request| own.min(request.deadline.into())).unwrap_or(own)
 }
 
 /// Adds the time until it is dropped to `part` of the request that started it, so that an abandoned call is counted too,

@@ -62,7 +62,7 @@ impl Postgres {
         operation: &'static str,
         work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> Result<T, Error> {
-        let outcome = self.attempt(operation, Instant::now() + request::at_most(WORK), work).await;
+        let outcome = self.attempt(operation, request::deadline(WORK), work).await;
         outcome.map_err(Error::Unavailable)?.map_err(Error::from)
     }
 
@@ -73,7 +73,7 @@ impl Postgres {
         operation: &'static str,
         work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T> + Clone,
     ) -> Result<T, Error> {
-        let deadline = Instant::now() + request::at_most(WORK);
+        let deadline = request::deadline(WORK);
         let mut outcome = self.attempt(operation, deadline, work.clone()).await;
         if matches!(&outcome, Ok(Err(error)) if error::spoils_connection(error)) {
             outcome = self.attempt(operation, deadline, work).await;
@@ -193,7 +193,7 @@ impl Postgres {
     }
 
     async fn acquire(&self) -> anyhow::Result<Lease> {
-        match timeout(request::at_most(ACQUIRE), self.pool.get()).await {
+        match timeout_at(request::deadline(ACQUIRE), self.pool.get()).await {
             Ok(Ok(link)) => Ok(Lease::new(link)),
             Ok(Err(PoolError::Backend(error))) => Err(anyhow::Error::new(error).context("cannot connect")),
             Ok(Err(other)) => Err(other.into()),

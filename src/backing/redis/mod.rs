@@ -98,7 +98,7 @@ impl Redis {
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<Value>,
     ) -> Result<T, Error> {
         let mut call = Call::redis(operation);
-        let deadline = Instant::now() + request::at_most(CALL);
+        let deadline = request::deadline(CALL);
         let link = match timeout_at(deadline, self.0.links.get()).await {
             Ok(link) => link.map_err(|error| {
                 call.fail("no_connection");
