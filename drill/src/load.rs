@@ -1,6 +1,6 @@
 //! `drill load`: finds what the server can do, offers ten times as much, and expects it to go on doing it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -38,7 +38,7 @@ const LIMITS: &[&Limit] = &[
 ];
 
 const WARM_UP: Duration = Duration::from_secs(2);
-const CAPACITY: Duration = Duration::from_secs(5);
+const CAPACITY: Duration = Duration::from_secs(8);
 const PHASE: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(12);
 /// How long an answer may take to be of use.
@@ -155,26 +155,39 @@ async fn phases(ground: &Ground, scene: &'static Scene, report: &mut Report) -> 
 }
 
 async fn measure(ground: &Ground, scene: &Scene, traffic: &Traffic, rate: f64) -> Result<Measured> {
-    let recorders = [ground.address(), ground.address(), ground.ops_address()]
-        .map(|address| Recorder::new(address, CONNECTIONS, PATIENCE));
     let from = Instant::now();
-    let load = Open::start(&recorders[0], rate, traffic.mixed(scene.mix));
-    let others = Open::start(&recorders[1], scene.others.max(1.0), traffic.mixed(&[(Kind::Session, 1)]));
-    let probes = Open::start(&recorders[2], PROBES, traffic.mixed(&[(Kind::Health, 1)]));
+    let load = begin(ground.address(), rate, traffic, scene.mix);
+    let [others, probes] = scene.bystanders(ground, traffic);
     sleep(PHASE).await;
     let to = Instant::now();
     let memory = metric(ground.ops_address(), "process_resident_memory_bytes").await? / f64::from(1 << 20);
     // What is under way belongs to this phase, and the next one begins at once.
-    let mut ending = tokio::task::JoinSet::new();
-    for open in [load, others, probes] {
-        ending.spawn(open.stop());
-    }
-    ending.join_all().await;
-    let [samples, others, probes] = recorders.map(|recorder: Arc<Recorder>| recorder.samples());
+    let (samples, others, probes) = tokio::join!(end(load), end(others), end(probes));
     Ok(Measured { from, to, samples, others, probes, memory })
 }
 
+/// An open loop, and what becomes of its requests.
+type Asking = (Arc<Recorder>, Open);
+
+fn begin(address: SocketAddr, rate: f64, traffic: &Traffic, mix: Mix) -> Asking {
+    let recorder = Recorder::new(address, CONNECTIONS, PATIENCE);
+    let open = Open::start(&recorder, rate, traffic.mixed(mix));
+    (recorder, open)
+}
+
+async fn end((recorder, open): Asking) -> Vec<Sample> {
+    open.stop().await;
+    recorder.samples()
+}
+
 impl Scene {
+    /// Those who have nothing to do with it, and the probes. They take their share of the machine in each phase, so also
+    /// while the capacity is found.
+    fn bystanders(&self, ground: &Ground, traffic: &Traffic) -> [Asking; 2] {
+        let others = begin(ground.address(), self.others.max(1.0), traffic, &[(Kind::Session, 1)]);
+        [others, begin(ground.ops_address(), PROBES, traffic, &[(Kind::Health, 1)])]
+    }
+
     /// [`WAITING`], for what the server has.
     pub fn waiting(traffic: &Traffic) -> &'static Self {
         if traffic.has_example() { &WAITING } else { &WAITING_FOR_REDIS }
@@ -197,11 +210,19 @@ impl Scene {
     pub async fn capacity(&self, ground: &Ground, traffic: &Traffic) -> Result<(f64, Vec<Sample>)> {
         let recorder = Recorder::new(ground.address(), CONNECTIONS, PATIENCE);
         let clients = if self.others > 0.0 { 8 } else { self.places };
-        closed(&recorder, clients, WARM_UP, traffic.mixed(self.mix)).await;
-        let start = Instant::now();
-        closed(&recorder, clients, CAPACITY, traffic.mixed(self.mix)).await;
-        let samples: Vec<Sample> =
-            recorder.samples().into_iter().filter(|sample| sample.due >= start).collect();
+        let bystanders = self.bystanders(ground, traffic);
+        let start = Instant::now() + WARM_UP;
+        closed(&recorder, clients, WARM_UP + CAPACITY, traffic.mixed(self.mix)).await;
+        for asking in bystanders {
+            end(asking).await;
+        }
+        // What was answered in that time: counted by its beginning, the last round would come on top.
+        let time = start..start + CAPACITY;
+        let samples: Vec<Sample> = recorder
+            .samples()
+            .into_iter()
+            .filter(|sample| time.contains(&(sample.due + sample.took)))
+            .collect();
         let capacity = goodput(&samples, CAPACITY);
         ensure!(capacity > 1.0, "no capacity: {:?}", tally(&samples));
         Ok((capacity, samples))
