@@ -1,15 +1,16 @@
 //! What can go wrong with a query, in the two kinds that a caller must tell apart.
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
-use std::{error, fmt};
 
 /// Why a query has no result.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database cannot answer now: no connection in time, refused, broken off, timed out, out of room, read-only.
     /// Whether a write took place is not known. Worth another try later.
-    Unavailable(anyhow::Error),
+    #[error("the database is unavailable")]
+    Unavailable(#[source] anyhow::Error),
     /// The database's answer to this very query, or a row that does not fit the type asked for. Another try fails again.
-    Query(sqlx::Error),
+    #[error("a query failed")]
+    Query(#[source] sqlx::Error),
 }
 
 impl Error {
@@ -38,24 +39,6 @@ impl From<sqlx::Error> for Error {
             None => is_broken(&error),
         };
         if unavailable { Self::Unavailable(error.into()) } else { Self::Query(error) }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unavailable(_) => "the database is unavailable",
-            Self::Query(_) => "a query failed",
-        })
-    }
-}
-
-impl error::Error for Error {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Self::Unavailable(error) => Some(error.as_ref()),
-            Self::Query(error) => Some(error),
-        }
     }
 }
 

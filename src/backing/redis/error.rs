@@ -1,16 +1,17 @@
 //! What can go wrong with a call, in the two kinds that a caller must tell apart.
 use anyhow::anyhow;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
-use std::{error, fmt};
 
 /// Why a call has no result.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Redis cannot answer now: refused, broken off, timed out, loading, out of memory, read-only, another password.
     /// Whether a write took place is not known. Worth another try later.
-    Unavailable(anyhow::Error),
+    #[error("Redis is unavailable")]
+    Unavailable(#[source] anyhow::Error),
     /// An answer that the caller did not expect, such as `WRONGTYPE`: a bug. Another try fails again.
-    Answer(RedisError),
+    #[error("Redis gave an unexpected answer")]
+    Answer(#[source] RedisError),
 }
 
 impl Error {
@@ -24,24 +25,6 @@ impl Error {
 
     pub(super) fn late(operation: &'static str) -> Self {
         Self::Unavailable(anyhow!("no answer in time").context(operation))
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unavailable(_) => "Redis is unavailable",
-            Self::Answer(_) => "Redis gave an unexpected answer",
-        })
-    }
-}
-
-impl error::Error for Error {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Self::Unavailable(error) => Some(error.as_ref()),
-            Self::Answer(error) => Some(error),
-        }
     }
 }
 
