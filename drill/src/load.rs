@@ -77,7 +77,7 @@ const WAITING_FOR_REDIS: Scene = Scene {
     distance: Duration::from_millis(40),
     ..WAITING
 };
-/// Each password takes a core for 25 ms.
+/// Each password takes a core for 15 to 25 ms.
 const COMPUTING: Scene = Scene {
     id: "computing",
     name: "sign-ins compute",
