@@ -371,7 +371,7 @@ pub const ACCEPTED_SIGN_IN: Limit = Limit::at_most(
     250.0,
     "ms",
     "p99 of accepted sign-ins",
-    "a password may wait 100 ms for its turn, and takes 50 to 100 ms with every core in use",
+    "a password may wait 100 ms for its turn, and takes 15 to 50 ms with every core in use",
 );
 pub const ODD_REFUSALS: Limit = Limit::at_most(
     0.0,

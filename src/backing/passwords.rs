@@ -31,7 +31,7 @@ const DECOY: &str =
 
 /// How long a sign-in waits for its turn before it is refused.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
-/// How long a thread without work keeps its memory.
+/// How long a thread without work stays, and its memory with it.
 const KEEP: Duration = Duration::from_secs(1);
 
 thread_local! {

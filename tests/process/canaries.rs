@@ -48,7 +48,7 @@ async fn no_secret_leaves_the_process(pool: PgPool) {
 }
 
 #[sqlx::test]
-#[ignore = "takes a minute: scripts/services run -- cargo test --test process ten_thousand -- --ignored"]
+#[ignore = "ten times the one above, half a minute: scripts/services run -- cargo test --test process ten_thousand -- --ignored"]
 async fn none_of_ten_thousand_secrets_leaves_the_process(pool: PgPool) {
     hunt(&pool, 10_000).await;
 }
