@@ -21,9 +21,8 @@ pub struct Breaker {
 
 enum State {
     Closed(Window),
-    Open {
-        until: Instant,
-    },
+    /// Until then.
+    Open(Instant),
     /// One call has been let through, and its outcome decides.
     Probing,
 }
@@ -59,11 +58,11 @@ impl Breaker {
         let mut state = self.state();
         match *state {
             State::Closed(_) => Ok(Permit { breaker: self, probe: false }),
-            State::Open { until } if now >= until => {
+            State::Open(until) if now >= until => {
                 *state = State::Probing;
                 Ok(Permit { breaker: self, probe: true })
             }
-            State::Open { until } => Err(until - now),
+            State::Open(until) => Err(until - now),
             State::Probing => Err(PROBE),
         }
     }
@@ -78,15 +77,14 @@ impl Breaker {
         match &mut *state {
             State::Closed(window) => {
                 if window.add((now - self.start).as_secs(), failed) {
-                    *state = State::Open { until: now + OPEN };
+                    *state = State::Open(now + OPEN);
                 }
             }
             State::Probing if probe => {
-                *state =
-                    if failed { State::Open { until: now + OPEN } } else { State::Closed(Window::default()) };
+                *state = if failed { State::Open(now + OPEN) } else { State::Closed(Window::default()) };
             }
             // A call from before it opened.
-            State::Open { .. } | State::Probing => {}
+            State::Open(_) | State::Probing => {}
         }
     }
 
@@ -128,7 +126,7 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.probe {
             // The probe told nothing: the next call is one.
-            *self.breaker.state() = State::Open { until: self.breaker.start };
+            *self.breaker.state() = State::Open(self.breaker.start);
         }
     }
 }
