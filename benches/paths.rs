@@ -5,6 +5,7 @@ use app::{
     api,
     app::App,
     config::Config,
+    runtime::workers::Workers,
     server::drain::Conductor,
     telemetry::{self, metrics, request},
 };
@@ -133,8 +134,8 @@ async fn as_request(work: impl Future<Output = ()>) {
 }
 
 async fn requests(config: &Config, times: u32) {
-    let (app, conductor) =
-        (App::connect(config).expect("it connects later"), Conductor::new(config.shutdown));
+    let app = App::connect(config, &Workers::none()).expect("it connects later");
+    let conductor = Conductor::new(config.shutdown);
     let router = api::router(app, config, conductor.drain());
     let ask = async |_| {
         let request = Request::builder().uri("/").header("host", "bench").body(Body::empty()).expect("sound");

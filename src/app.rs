@@ -4,6 +4,7 @@ use crate::{
     backing::{passwords::Passwords, postgres::Postgres, redis::Redis},
     config::Config,
     http::{rate_limit::Limiter, session::Sessions},
+    runtime::workers::Workers,
 };
 use axum::extract::FromRef;
 use std::{ops::Deref, sync::Arc};
@@ -53,12 +54,12 @@ impl App {
     ///
     /// # Errors
     /// When a setting cannot be used after all, for example a certificate store that is not there.
-    pub fn connect(config: &Config) -> anyhow::Result<Self> {
-        let redis = Redis::new(&config.redis_url, &config.redis_prefix)?;
+    pub fn connect(config: &Config, workers: &Workers) -> anyhow::Result<Self> {
+        let redis = Redis::new(&config.redis_url, &config.redis_prefix, workers)?;
         let outbound = config.preview_url.as_ref(); // example
         let outbound = outbound.map(|url| Outbound::new(url, config.preview_timeout)); // example
         Ok(Self(Arc::new(Parts {
-            postgres: Postgres::new(&config.database_url, config.database_max_connections)?,
+            postgres: Postgres::new(&config.database_url, config.database_max_connections, workers)?,
             outbound: outbound.transpose()?, // example
             passwords: Passwords::new(config.worker_threads),
             sessions: Sessions::new(redis.clone(), config),

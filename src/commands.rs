@@ -88,8 +88,8 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::init(&config.telemetry)?;
     telemetry::panics::install();
-    let mut runtime = Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(config.worker_threads).enable_all().build()?;
+    // For the operations port, the stop and all that is no request; requests have the workers.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     let level = LogLevel::new(telemetry.filter.clone(), &config.telemetry.log_level);
     let outcome = runtime.block_on(crate::live(config, level));
     // Work on blocking threads must not hold the exit.

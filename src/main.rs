@@ -8,7 +8,7 @@ use app::{
     backing::rotation,
     config::Config,
     ops::{self, Health},
-    runtime::{lag, level::LogLevel, stalls::Stalls},
+    runtime::{lag, level::LogLevel, stalls::Stalls, workers::Workers},
     server::{
         self,
         drain::Conductor,
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
 /// From the first socket to the last; `true` when nothing was cut and nothing failed.
 async fn live(config: &Config, level: LogLevel) -> anyhow::Result<bool> {
     let mut signals = Signals::install(config.shutdown.budget, level.clone())?;
-    let (app, health) = (App::connect(config)?, Health::default());
+    let workers = Workers::start(config.worker_threads).context("cannot start the workers")?;
+    let (app, health) = (App::connect(config, &workers)?, Health::default());
     let mut sockets = Sockets::from_supervisor();
     let public = sockets.listen(config.public_addr()).context("cannot listen on PORT")?;
     let operations = sockets.listen(config.ops_addr()).context("cannot listen on OPS_PORT")?;
@@ -42,15 +43,18 @@ async fn live(config: &Config, level: LogLevel) -> anyhow::Result<bool> {
 
     let (conductor, forever) = (Conductor::new(config.shutdown), Conductor::new(config.shutdown));
     let router = api::router(app.clone(), config, conductor.drain());
-    let ops_router = ops::router(health.clone(), app.postgres.clone(), level, Stalls::watch()?);
+    let ops_router =
+        ops::router(health.clone(), app.postgres.clone(), level, Stalls::watch()?, workers.clone());
     let (mut serving, mut background) = (JoinSet::new(), JoinSet::new());
-    serving.spawn(server::serve(public, router, config.max_connections, conductor.drain()));
-    background.spawn(server::serve(operations, ops_router, ops::MAX_CONNECTIONS, forever.drain()));
+    let (most, stop) = (config.max_connections, conductor.drain());
+    serving.spawn(server::serve(public, router, most, stop, workers.clone()));
+    let (most, never) = (ops::MAX_CONNECTIONS, forever.drain());
+    background.spawn(server::serve(operations, ops_router, most, never, Workers::none()));
     background.spawn(health.clone().watch(app.clone()));
     let rotation = rotation::follow(app.postgres.clone(), app.redis.clone(), config.clone());
     background.spawn(rotation.map(|never| match never {}));
-    background.spawn(lag::measure().map(|never| match never {}));
-    background.spawn(systemd::keep_alive().map(|never| match never {}));
+    background.spawn(lag::measure(workers.clone()).map(|never| match never {}));
+    background.spawn(systemd::keep_alive(workers).map(|never| match never {}));
     systemd::ready();
 
     let asked = tokio::select! {

@@ -9,11 +9,11 @@ use std::{
 const MAY_USE: [(&str, &[&str]); 10] = [
     ("config", &[]),
     ("telemetry", &["config"]),
-    ("backing", &["config", "telemetry"]),
+    ("backing", &["config", "runtime", "telemetry"]),
     ("runtime", &["telemetry"]),
     // Of the server only the drain: a request must hear that its time is over. Of the runtime that its polls are seen.
     ("http", &["backing", "config", "runtime", "server", "telemetry"]),
-    ("app", &["backing", "config", "http"]),
+    ("app", &["backing", "config", "http", "runtime"]),
     ("api", &["app", "backing", "config", "http", "server", "telemetry"]),
     ("ops", &["app", "backing", "config", "http", "runtime", "telemetry"]),
     ("server", &["config", "runtime", "telemetry"]),
@@ -147,7 +147,7 @@ fn the_house_is_read_in_an_evening() {
     for (room, lines) in &rooms {
         assert!(*lines <= 1200, "{room} has {lines} lines of code");
     }
-    assert!(rooms.values().sum::<usize>() <= 5900, "{rooms:?}");
+    assert!(rooms.values().sum::<usize>() <= 6000, "{rooms:?}");
 }
 
 #[test]

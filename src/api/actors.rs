@@ -6,6 +6,7 @@
 use crate::{
     app::App,
     config::Config,
+    runtime::workers::Workers,
     server::{self, drain::Conductor, listener::Listener},
 };
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -78,13 +79,13 @@ impl Service {
         config.login_rate_limit.count = 10_000;
         config.rate_limit.count = 100_000;
         change(&mut config);
-        let app = App::connect(&config).expect("nothing is connected yet");
+        let app = App::connect(&config, &Workers::none()).expect("nothing is connected yet");
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let conductor = Conductor::new(config.shutdown);
         let mut running = JoinSet::new();
         let router = super::router(app.clone(), &config, conductor.drain());
-        running.spawn(server::serve(listener, router, 1000, conductor.drain()));
+        running.spawn(server::serve(listener, router, 1000, conductor.drain(), Workers::none()));
         let client = reqwest::Client::new();
         Self { address, app, config, client, _running: running, _conductor: conductor }
     }

@@ -2,7 +2,7 @@
 //!
 //! | Route | Answer |
 //! |---|---|
-//! | `GET /healthz` | 200 while the process can answer at all |
+//! | `GET /healthz` | 200 while every worker answers within a second, whatever else is down |
 //! | `GET /readyz` | 200 `ready` or `degraded`, 503 `starting` or `draining` |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /version` | what runs here, and what built it |
@@ -30,6 +30,7 @@ use crate::{
     runtime::{
         level::LogLevel,
         stalls::{self, Stalls},
+        workers::Workers,
     },
     telemetry::metrics,
 };
@@ -43,12 +44,21 @@ use axum::{
 };
 use chrono::DateTime;
 use serde::Serialize;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
+use tokio::time::timeout;
 
 /// Probes, scrapers and a few people.
 pub const MAX_CONNECTIONS: usize = 100;
+/// Less than probes wait.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-pub fn router(health: Health, postgres: Postgres, level: LogLevel, stalls: Stalls) -> Router {
+pub fn router(
+    health: Health,
+    postgres: Postgres,
+    level: LogLevel,
+    stalls: Stalls,
+    workers: Workers,
+) -> Router {
     metrics::build_info(env!("CARGO_PKG_VERSION"), env!("BUILD_REVISION"));
     let guarded = Router::new()
         .route("/log-level", put(log_level::change))
@@ -60,7 +70,8 @@ pub fn router(health: Health, postgres: Postgres, level: LogLevel, stalls: Stall
         .with_state(profile::Turn::default())
         .route_layer(from_fn(from_this_host));
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(is_alive))
+        .with_state(workers)
         .route("/readyz", get(async |State(health): State<Health>| health))
         .with_state(health)
         .route("/metrics", get(show_metrics))
@@ -71,6 +82,13 @@ pub fn router(health: Health, postgres: Postgres, level: LogLevel, stalls: Stall
         .merge(guarded)
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
+}
+
+/// Asks no dependency, but every worker: one that is held serves nobody, and only a restart ends an endless loop.
+async fn is_alive(State(workers): State<Workers>) -> Result<&'static str, Problem> {
+    let detail = "A worker has not answered for 1 s: /debug/stalls names the request that holds it.";
+    let answered = timeout(PATIENCE, workers.answer()).await;
+    answered.map(|()| "ok\n").map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "held", detail))
 }
 
 /// What changes the process, or tells much about it.

@@ -2,13 +2,15 @@
 use super::*;
 use crate::telemetry::level::Filter;
 use axum::body::Body;
+use std::sync::mpsc;
 use tower::ServiceExt;
 
 #[tokio::test]
 async fn only_peers_on_this_host_may_change_it_or_look_inside() {
-    let postgres = Postgres::new(&"postgres://127.0.0.1:1/none".to_owned().into(), 1).unwrap();
+    let postgres =
+        Postgres::new(&"postgres://127.0.0.1:1/none".to_owned().into(), 1, &Workers::none()).unwrap();
     let level = LogLevel::new(Filter::new("info").unwrap().1, "info");
-    let router = router(Health::default(), postgres, level, Stalls::default());
+    let router = router(Health::default(), postgres, level, Stalls::default(), Workers::none());
     let status = async |method: &str, path: &str, peer: &str| {
         let peer: SocketAddr = peer.parse().unwrap();
         let request =
@@ -34,4 +36,23 @@ async fn only_peers_on_this_host_may_change_it_or_look_inside() {
             assert_ne!(status("GET", path, peer).await, 403, "{path} for {peer}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_held_worker_is_no_health() {
+    let postgres =
+        Postgres::new(&"postgres://127.0.0.1:1/none".to_owned().into(), 1, &Workers::none()).unwrap();
+    let level = LogLevel::new(Filter::new("info").unwrap().1, "info");
+    let workers = Workers::start(2).unwrap();
+    let router = router(Health::default(), postgres, level, Stalls::default(), workers.clone());
+    let health = async || {
+        let request = Request::get("/healthz").body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(health().await, 200);
+    let (free, held) = mpsc::channel::<()>();
+    workers.idlest().runtime.spawn(async move { held.recv() });
+    assert_eq!(health().await, 503);
+    drop(free);
+    assert_eq!(health().await, 200);
 }

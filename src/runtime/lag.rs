@@ -1,4 +1,5 @@
-//! How late the runtime runs a task that is due. It grows while all workers are held, or have too much to do.
+//! How late the workers run a task that is due. It grows while one of them is held, or has too much to do.
+use super::workers::Workers;
 use crate::telemetry::metrics;
 use std::{convert::Infallible, time::Duration};
 use tokio::time::{Instant, sleep_until};
@@ -6,18 +7,26 @@ use tokio::time::{Instant, sleep_until};
 const SAMPLE: Duration = Duration::from_millis(20);
 const WINDOW: Duration = Duration::from_secs(5);
 
-/// Measures for as long as it is polled.
-pub async fn measure() -> Infallible {
+/// Measures for as long as it is polled. Each figure is that of the latest worker.
+pub async fn measure(workers: Workers) -> Infallible {
     loop {
-        let (end, mut lags) = (Instant::now() + WINDOW, Vec::with_capacity(256));
-        while Instant::now() < end {
-            let due = Instant::now() + SAMPLE;
-            sleep_until(due).await;
-            lags.push(due.elapsed());
+        let (mut p99, mut max) = (Duration::ZERO, Duration::ZERO);
+        for worker in workers.each(window) {
+            let lags = worker.await.unwrap_or_default();
+            (p99, max) = (p99.max(lags.0), max.max(lags.1));
         }
-        let (p99, max) = p99_and_max(&mut lags);
-        metrics::runtime(p99, max, tokio::runtime::Handle::current().metrics().num_alive_tasks());
+        metrics::runtime(p99, max, workers.tasks());
     }
+}
+
+async fn window() -> (Duration, Duration) {
+    let (end, mut lags) = (Instant::now() + WINDOW, Vec::with_capacity(256));
+    while Instant::now() < end {
+        let due = Instant::now() + SAMPLE;
+        sleep_until(due).await;
+        lags.push(due.elapsed());
+    }
+    p99_and_max(&mut lags)
 }
 
 fn p99_and_max(lags: &mut [Duration]) -> (Duration, Duration) {

@@ -1,8 +1,9 @@
-//! The running process, watched and adjusted: how late the async runtime is, which request holds one of its workers, and
-//! how much the log tells.
+//! The running process: the threads that serve, how late they are, which request holds one of them, and how much the log
+//! tells.
 pub mod lag;
 pub mod level;
 pub mod polls;
 pub mod stalls;
 #[cfg(test)]
 mod tests;
+pub mod workers;

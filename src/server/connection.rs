@@ -20,7 +20,7 @@ use hyper_util::{
 use socket2::SockRef;
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, LazyLock},
@@ -43,8 +43,11 @@ const HTTP2_HEAD: u32 = 32 << 10;
 const SEND_BUFFER: usize = 128 << 10;
 
 /// Serves one connection until its peer goes, or the drain ends it. Returns how many requests were cut off.
-pub async fn serve(tcp: TcpStream, peer: SocketAddr, router: Router, mut drain: Drain) -> usize {
+pub async fn serve(tcp: net::TcpStream, peer: SocketAddr, router: Router, mut drain: Drain) -> usize {
     let _open = metrics::connection();
+    let Ok(tcp) = TcpStream::from_std(tcp) else {
+        return 0;
+    };
     // A client that is gone already shows when it is read from.
     tcp.set_nodelay(true).ok();
     SockRef::from(&tcp).set_send_buffer_size(SEND_BUFFER).ok();

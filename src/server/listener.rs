@@ -1,7 +1,11 @@
 //! The socket that clients come to, from the first to those who are on their way when it goes.
 use socket2::SockRef;
-use std::{io, net::SocketAddr, time::Duration};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that may wait to be accepted; the kernel may have a lower limit (`net.core.somaxconn`). Beyond it a client
 /// tries again after a whole second, and 128, the usual default, is one burst.
@@ -43,9 +47,10 @@ impl Listener {
         self.tcp.local_addr()
     }
 
+    /// The next connection, of no runtime yet.
     pub async fn accept(&self) -> (TcpStream, SocketAddr) {
         loop {
-            match self.tcp.accept().await {
+            match self.tcp.accept().await.and_then(|(socket, peer)| Ok((socket.into_std()?, peer))) {
                 Ok(accepted) => return accepted,
                 // The client was gone before it was served.
                 Err(error) if is_the_clients(&error) => {}
@@ -74,13 +79,8 @@ impl Listener {
             Err(error) if is_the_clients(&error) => Some(None),
             accepted => accepted.ok().map(Some),
         };
-        std::iter::from_fn(next).flatten().filter_map(|(socket, peer)| {
-            socket
-                .set_nonblocking(true)
-                .and_then(|()| TcpStream::from_std(socket))
-                .ok()
-                .map(|socket| (socket, peer))
-        })
+        let accepted = std::iter::from_fn(next).flatten();
+        accepted.filter(|(socket, _)| socket.set_nonblocking(true).is_ok())
     }
 }
 

@@ -9,14 +9,22 @@ pub mod systemd;
 #[cfg(test)]
 mod tests;
 
+use crate::runtime::workers::Workers;
 use axum::Router;
 use drain::{Drain, Phase};
 use listener::Listener;
 use std::{pin::pin, sync::Arc};
 use tokio::{sync::Semaphore, task::JoinSet};
 
-/// Serves `router` on `listener`, at most `max_connections` at once, until the drain has ended the last connection.
-pub async fn serve(listener: Listener, router: Router, max_connections: usize, drain: Drain) {
+/// Serves `router` on `listener`, at most `max_connections` at once, each on one of `workers`, until the drain has ended
+/// the last connection.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    max_connections: usize,
+    drain: Drain,
+    workers: Workers,
+) {
     let places = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     let mut closing = drain.clone();
@@ -36,15 +44,19 @@ pub async fn serve(listener: Listener, router: Router, max_connections: usize, d
                 () = &mut closed => break,
                 accepted = next() => accepted,
             };
-            let (router, drain) = (router.clone(), drain.clone());
-            connections.spawn(async move {
+            let (router, drain, worker) = (router.clone(), drain.clone(), workers.idlest());
+            let waiting = worker.waiting();
+            let connection = async move {
+                drop(waiting);
                 let _place = place;
                 connection::serve(socket, peer, router, drain).await
-            });
+            };
+            connections.spawn_on(connection, &worker.runtime);
         }
     }
     for (socket, peer) in listener.rest() {
-        connections.spawn(connection::serve(socket, peer, router.clone(), drain.clone()));
+        let connection = connection::serve(socket, peer, router.clone(), drain.clone());
+        connections.spawn_on(connection, &workers.idlest().runtime);
     }
     tracing::info!(connections = connections.len(), "listener closed");
     while let Some(ended) = connections.join_next().await {

@@ -1,5 +1,6 @@
 //! What systemd gives and wants, when it started the process; else nothing of this does anything.
 use super::listener::Listener;
+use crate::runtime::workers::Workers;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use std::{convert::Infallible, io, net::SocketAddr};
@@ -36,14 +37,15 @@ pub fn stopping() {
     tell(NotifyState::Stopping);
 }
 
-/// Tells the watchdog, twice in its time, that the runtime still runs tasks.
-pub async fn keep_alive() -> Infallible {
+/// Tells the watchdog, twice in its time, that every worker still runs tasks.
+pub async fn keep_alive(workers: Workers) -> Infallible {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
     let mut due = tokio::time::interval(limit / 2);
     loop {
         due.tick().await;
+        workers.answer().await;
         tell(NotifyState::Watchdog);
     }
 }

@@ -79,7 +79,7 @@ impl Case {
             Self::SlowRequest => "slow request, 8 s",
             Self::StuckRequest => "stuck request, 60 s",
             #[cfg(target_os = "linux")]
-            Self::WedgedRuntime => "wedged runtime, every worker stopped",
+            Self::WedgedRuntime => "wedged, every runtime stopped",
             Self::DeadCollector => "dead collector",
             Self::FrozenPostgres => "frozen Postgres, 5 requests at it",
             Self::FrozenRedis => "frozen Redis, 5 requests at it",

@@ -1,4 +1,5 @@
-//! A wedged runtime, made from outside: stops the server's worker threads one by one, as a debugger does, and no other thread.
+//! Wedged runtimes, made from outside: stops the server's main thread and its workers one by one, as a debugger does, and no
+//! other thread.
 
 use std::fs;
 
@@ -12,20 +13,20 @@ use nix::{
 };
 use tokio::{sync::oneshot, task::JoinSet};
 
-/// How tokio names its threads.
-const WORKER: &str = "tokio-rt-worker";
+/// What the server calls them.
+const WORKER: &str = "worker";
 
-/// Stops every worker of the process, for the rest of its life. The process must be a child of this one, or the system
+/// Stops every thread of the process that has a runtime, for the rest of its life. The process must be a child of this one, or the system
 /// may forbid it.
 ///
 /// # Errors
 ///
-/// When there is no worker, or one cannot be stopped.
+/// When there is no worker, or a thread cannot be stopped.
 pub async fn wedge(process: u32) -> Result<JoinSet<()>> {
     let (stopped, result) = oneshot::channel();
     let mut keeper = JoinSet::new();
     // A traced thread belongs to the thread that traces it, which also has to see it off.
-    keeper.spawn_blocking(move || match stop_workers(process) {
+    keeper.spawn_blocking(move || match stop_runtimes(process) {
         Ok(workers) => {
             stopped.send(Ok(())).ok();
             workers.into_iter().for_each(see_off);
@@ -36,13 +37,15 @@ pub async fn wedge(process: u32) -> Result<JoinSet<()>> {
     Ok(keeper)
 }
 
-fn stop_workers(process: u32) -> Result<Vec<Pid>> {
+fn stop_runtimes(process: u32) -> Result<Vec<Pid>> {
     let workers = workers(process)?;
     ensure!(!workers.is_empty(), "no thread is called {WORKER}");
-    for &worker in &workers {
-        ptrace::seize(worker, ptrace::Options::empty()).context("tracing a worker")?;
-        ptrace::interrupt(worker).context("stopping a worker")?;
-        waitpid(worker, Some(WaitPidFlag::__WALL)).context("waiting for a worker to stop")?;
+    // It has the process's number, and is seen off by whom waits for the process.
+    let main = Pid::from_raw(process.try_into()?);
+    for &thread in workers.iter().chain([&main]) {
+        ptrace::seize(thread, ptrace::Options::empty()).context("tracing a thread")?;
+        ptrace::interrupt(thread).context("stopping a thread")?;
+        waitpid(thread, Some(WaitPidFlag::__WALL)).context("waiting for a thread to stop")?;
     }
     Ok(workers)
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::backing::postgres::Postgres;
+use crate::{backing::postgres::Postgres, runtime::workers::Workers};
 use sqlx::{
     migrate::MigrationType,
     postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
@@ -32,7 +32,7 @@ async fn ten_processes_migrate_a_fresh_database_at_once(_: PgPoolOptions, option
         runs.spawn(async move { migrate(&url, PATIENCE).await.unwrap() });
     }
     runs.join_all().await;
-    let db = Postgres::new(&url(&options), 1).unwrap();
+    let db = Postgres::new(&url(&options), 1, &Workers::none()).unwrap();
     assert_eq!(db.migrations().await.unwrap(), versions());
     assert!(!versions().is_empty());
     migrate(&url(&options), PATIENCE).await.unwrap();
@@ -135,6 +135,6 @@ async fn nothing_is_migrated_through_a_pooler(_: PgPoolOptions, options: PgConne
     let mut pooled = options.connect().await.unwrap();
     let error = apply_missing(&EMBEDDED, &mut pooled).await.unwrap_err();
     assert!(error.to_string().contains("past the pooler"), "{error:#}");
-    let db = Postgres::new(&url(&options), 1).unwrap();
+    let db = Postgres::new(&url(&options), 1, &Workers::none()).unwrap();
     assert_eq!(db.migrations().await.unwrap(), [0; 0]);
 }

@@ -5,11 +5,12 @@ use anyhow::Context;
 use deadpool::managed::{Manager, Metrics, Object, RecycleError, RecycleResult};
 use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
 use std::{
+    io,
     str::FromStr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::time::timeout;
+use tokio::{runtime::Handle, task::JoinSet, time::timeout};
 
 /// A connection is asked whether it is alive only after so long without use.
 pub(super) const TRUSTED: Duration = Duration::from_secs(1);
@@ -27,8 +28,12 @@ const LIMITS: [(&str, &str); 4] = [
     ("client_connection_check_interval", "1s"),
 ];
 
-/// Makes connections, and judges whether one may be used again.
-pub(super) struct Links(Mutex<Policy>);
+/// Makes the connections of one pool, and judges whether one may be used again.
+pub(super) struct Links {
+    policy: Arc<Mutex<Policy>>,
+    /// Which hears first when an answer has come.
+    runtime: Handle,
+}
 
 struct Policy {
     options: PgConnectOptions,
@@ -37,13 +42,15 @@ struct Policy {
 }
 
 pub(super) struct Link {
-    connection: PgConnection,
+    pub(super) connection: PgConnection,
     expires: Instant,
 }
 
 impl Links {
-    pub(super) fn to(url: &Secret) -> anyhow::Result<Self> {
-        Ok(Self(Mutex::new(Policy { options: options(url, LIMITS)?, doubted: None })))
+    /// One of these for each runtime; they share what they know of the server.
+    pub(super) fn to(url: &Secret, runtimes: impl Iterator<Item = Handle>) -> anyhow::Result<Vec<Self>> {
+        let policy = Arc::new(Mutex::new(Policy { options: options(url, LIMITS)?, doubted: None }));
+        Ok(runtimes.map(|runtime| Self { policy: Arc::clone(&policy), runtime }).collect())
     }
 
     /// Makes every further connection with `url`, and gives up the present ones before their next use.
@@ -59,19 +66,8 @@ impl Links {
         policy.doubted = policy.doubted.max(Some(since));
     }
 
-    fn is_doubted(&self, taken: Instant) -> bool {
-        self.policy().doubted >= Some(taken)
-    }
-
     fn policy(&self) -> MutexGuard<'_, Policy> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Link {
-    /// Says goodbye, so that the server does not log a lost client.
-    pub(super) async fn close(self) {
-        self.connection.close().await.ok();
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,15 +84,19 @@ impl Manager for Links {
 
     async fn create(&self) -> sqlx::Result<Link> {
         let options = self.policy().options.clone();
-        // Rare and large: each query's future would have room for it.
-        let connection = Box::pin(PgConnection::connect_with(&options)).await?;
+        // Of the pool's runtime, whoever asks; given up with its caller.
+        let mut connecting = JoinSet::new();
+        let connect = async move { PgConnection::connect_with(&options).await };
+        connecting.spawn_on(connect, &self.runtime);
+        let connected = connecting.join_next().await.expect("one was spawned");
+        let connection = connected.map_err(io::Error::from)??;
         Ok(Link { connection, expires: Instant::now() + Duration::from_mins(rand::random_range(LIFE)) })
     }
 
     async fn recycle(&self, link: &mut Link, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         let taken = last_taken(metrics);
         let now = Instant::now();
-        if self.is_doubted(taken) || link.expires < now {
+        if self.policy().doubted >= Some(taken) || link.expires < now {
             return Err(RecycleError::message("not to be used again"));
         }
         if now - taken < TRUSTED {

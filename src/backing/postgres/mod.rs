@@ -1,4 +1,4 @@
-//! Postgres: a few connections, shared by all requests.
+//! Postgres: a few connections, parted among the workers, shared by all requests.
 //!
 //! sqlx's own pool asks for a sign of life twice per query, and never gives up a connection whose peer has fallen
 //! silent. Here a query is one round trip, and a doubtful connection is closed instead of being handed to the next.
@@ -12,13 +12,14 @@ pub use link::options;
 
 use crate::{
     config::Secret,
+    runtime::workers::{self, Workers},
     telemetry::{call::Call, metrics, request},
 };
 use anyhow::{Context, anyhow};
 use deadpool::managed::{Pool, PoolError, QueueMode};
 use link::{Lease, Links};
 use sqlx::{Connection, PgConnection};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Longest wait for a connection: the queue, a ping and a connect together.
@@ -34,19 +35,25 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// A handle on the database. Clones share its connections.
 #[derive(Clone)]
 pub struct Postgres {
-    pool: Pool<Links>,
+    /// One per worker, as long as there are connections enough.
+    pools: Arc<[Pool<Links>]>,
 }
 
 impl Postgres {
-    /// Connects when first used, so it can be had while the database is down. At most `max_connections` at a time.
+    /// Connects when first used, so it can be had while the database is down. At most `max_connections` at a time, parted
+    /// among `workers`; each may use what another has to spare.
     ///
     /// # Errors
     /// When `url` is no Postgres URL.
-    pub fn new(url: &Secret, max_connections: usize) -> anyhow::Result<Self> {
-        // Last in, first out: what was used a moment ago needs no ping.
-        let pool =
-            Pool::builder(Links::to(url)?).max_size(max_connections).queue_mode(QueueMode::Lifo).build()?;
-        Ok(Self { pool })
+    pub fn new(url: &Secret, max_connections: usize, workers: &Workers) -> anyhow::Result<Self> {
+        let links = Links::to(url, workers.runtimes().take(max_connections))?;
+        let (count, rest) = (max_connections / links.len(), max_connections % links.len());
+        let pool = |(number, links)| {
+            let size = count + usize::from(number < rest);
+            // Last in, first out: what was used a moment ago needs no ping.
+            Ok(Pool::builder(links).max_size(size).queue_mode(QueueMode::Lifo).build()?)
+        };
+        Ok(Self { pools: links.into_iter().enumerate().map(pool).collect::<anyhow::Result<_>>()? })
     }
 
     /// Runs one or several statements on one connection, each a transaction by itself. `operation` names them in
@@ -136,7 +143,7 @@ impl Postgres {
 
     /// Warns when this process alone may want more connections than there are.
     pub async fn check_most_connections(&self) {
-        let wanted = self.pool.status().max_size as i64;
+        let wanted = self.pools.iter().map(|pool| pool.status().max_size).sum::<usize>() as i64;
         if let Ok(most) = self.most_connections().await
             && most < wanted
         {
@@ -146,8 +153,10 @@ impl Postgres {
 
     /// How many connections are in use, and how many are open and idle.
     pub fn connections(&self) -> (usize, usize) {
-        let status = self.pool.status();
-        (status.size - status.available, status.available)
+        self.pools
+            .iter()
+            .map(Pool::status)
+            .fold((0, 0), |(used, idle), pool| (used + pool.size - pool.available, idle + pool.available))
     }
 
     /// Makes every further connection with `url`, as after a change of password. Queries under way go on.
@@ -155,16 +164,17 @@ impl Postgres {
     /// # Errors
     /// When `url` is no Postgres URL; nothing changes then.
     pub fn turn_to(&self, url: &Secret) -> anyhow::Result<()> {
-        self.pool.manager().turn_to(url)
+        self.pools[0].manager().turn_to(url)
     }
 
     /// Ends the idle connections, within 1 s, and each busy one after its query. Every further query fails.
     pub async fn close(&self) {
-        let idle = self.pool.retain(|_, _| false).removed;
-        self.pool.close();
+        let idle: Vec<_> = self.pools.iter().flat_map(|pool| pool.retain(|_, _| false).removed).collect();
+        self.pools.iter().for_each(Pool::close);
         let goodbye = async {
             for link in idle {
-                link.close().await;
+                // Else the server logs a lost client.
+                link.connection.close().await.ok();
             }
         };
         drop(timeout(GOODBYE, goodbye).await);
@@ -192,8 +202,19 @@ impl Postgres {
         Ok(result)
     }
 
+    /// That of this worker, or another one while only that has a connection to spare.
+    fn pool(&self) -> &Pool<Links> {
+        let own = workers::here().unwrap_or_default() % self.pools.len();
+        let (before, from_own) = self.pools.split_at(own);
+        let has_one_to_spare = |pool: &&Pool<Links>| {
+            let status = pool.status();
+            status.available > 0 || status.size + status.waiting < status.max_size
+        };
+        from_own.iter().chain(before).find(has_one_to_spare).unwrap_or(&self.pools[own])
+    }
+
     async fn acquire(&self) -> anyhow::Result<Lease> {
-        match timeout_at(request::deadline(ACQUIRE), self.pool.get()).await {
+        match timeout_at(request::deadline(ACQUIRE), self.pool().get()).await {
             Ok(Ok(link)) => Ok(Lease::new(link)),
             Ok(Err(PoolError::Backend(error))) => Err(anyhow::Error::new(error).context("cannot connect")),
             Ok(Err(other)) => Err(other.into()),

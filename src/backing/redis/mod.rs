@@ -1,4 +1,4 @@
-//! Redis: one connection shared by all requests, replaced as soon as it is doubtful.
+//! Redis: one connection per worker, shared by its requests, replaced as soon as it is doubtful.
 //!
 //! The crate's own `ConnectionManager` waits many seconds for a lost server, keeps a connection whose peer has fallen
 //! silent, and never gets over a wrong password. Here a call answers or fails within half a second.
@@ -11,6 +11,7 @@ pub use error::Error;
 
 use crate::{
     config::Secret,
+    runtime::workers::{self, Workers},
     telemetry::{call::Call, request},
 };
 use link::Links;
@@ -27,23 +28,25 @@ const CALL: Duration = Duration::from_millis(500);
 /// Longest wait for an answer once connected.
 const RESPONSE: Duration = Duration::from_millis(250);
 
-/// A handle on Redis. Clones share its connection.
+/// A handle on Redis. Clones share its connections.
 #[derive(Clone)]
 pub struct Redis(Arc<Shared>);
 
 struct Shared {
-    links: Links,
+    /// The first is for whom is no worker.
+    links: Box<[Links]>,
     prefix: String,
 }
 
 impl Redis {
-    /// Connects when first used, so it can be had while Redis is down. Every key should come from [`Redis::key`], which
-    /// begins it with `prefix`.
+    /// Connects when first used, so it can be had while Redis is down: at most once for each of `workers`, and once for
+    /// the rest of the process. Every key should come from [`Redis::key`], which begins it with `prefix`.
     ///
     /// # Errors
     /// When `url` is no Redis URL.
-    pub fn new(url: &Secret, prefix: &str) -> anyhow::Result<Self> {
-        Ok(Self(Arc::new(Shared { links: Links::to(url)?, prefix: prefix.to_owned() })))
+    pub fn new(url: &Secret, prefix: &str, workers: &Workers) -> anyhow::Result<Self> {
+        let links = (0..=workers.runtimes().len()).map(|_| Links::to(url)).collect::<anyhow::Result<_>>()?;
+        Ok(Self(Arc::new(Shared { links, prefix: prefix.to_owned() })))
     }
 
     /// The key called `name`, in this service's part of the key space: `redis.key(format_args!("session:{id}"))`.
@@ -56,8 +59,8 @@ impl Redis {
 
     /// Sends one command. `operation` names it in metrics and spans: `"GET session"`, from a fixed set.
     ///
-    /// Takes at most 500 ms, less when the request has less time left. No blocking commands: all requests share the
-    /// connection, and wait for one another's answers.
+    /// Takes at most 500 ms, less when the request has less time left. No blocking commands: the requests of a worker share
+    /// a connection, and wait for one another's answers.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is no answer in that time, [`Error::Answer`] when it is not the expected one.
@@ -83,12 +86,15 @@ impl Redis {
         self.run("PING", &redis::cmd("PING")).await
     }
 
-    /// Uses `url` from now on, as after a change of password. Calls under way go on. May wait 300 ms for a connect.
+    /// Uses `url` from now on, as after a change of password. Calls under way go on. May wait 300 ms for each connect.
     ///
     /// # Errors
     /// When `url` is no Redis URL; nothing changes then.
     pub async fn turn_to(&self, url: &Secret) -> anyhow::Result<()> {
-        self.0.links.turn_to(url).await
+        for links in &self.0.links {
+            links.turn_to(url).await?;
+        }
+        Ok(())
     }
 
     /// Every call to Redis goes through here.
@@ -99,26 +105,22 @@ impl Redis {
     ) -> Result<T, Error> {
         let mut call = Call::redis(operation);
         let deadline = request::deadline(CALL);
-        let link = match timeout_at(deadline, self.0.links.get()).await {
-            Ok(link) => link.map_err(|error| {
-                call.fail("no_connection");
-                Error::unavailable(operation, error)
-            })?,
-            Err(_) => {
-                call.fail("no_connection");
-                return Err(Error::late(operation));
-            }
+        let links = &self.0.links[workers::here().map_or(0, |worker| worker + 1)];
+        let link = match timeout_at(deadline, links.get()).await {
+            Ok(connected) => connected.map_err(|error| Error::unavailable(operation, error)),
+            Err(_) => Err(Error::late(operation)),
         };
+        let link = link.inspect_err(|_| call.fail("no_connection"))?;
         let patience = deadline.min(Instant::now() + RESPONSE);
         let Ok(result) = timeout_at(patience, ask(&mut link.connection())).await else {
             // A request in a hurry proves nothing about Redis.
             if patience < deadline {
-                self.0.links.missed(&link);
+                links.missed(&link);
             }
             call.fail("timeout");
             return Err(Error::late(operation));
         };
-        self.0.links.heard(&link, &result);
+        links.heard(&link, &result);
         let value = result.map_err(|error| {
             call.fail("answer");
             Error::of(operation, error)

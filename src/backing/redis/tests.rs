@@ -13,7 +13,8 @@ fn redis_url() -> url::Url {
 
 /// A handle with a key space of its own.
 fn redis(url: &url::Url) -> Redis {
-    Redis::new(&Secret::from(url.to_string()), &format!("test:{}:", Uuid::now_v7())).unwrap()
+    Redis::new(&Secret::from(url.to_string()), &format!("test:{}:", Uuid::now_v7()), &Workers::none())
+        .unwrap()
 }
 
 async fn proxied() -> (Proxy, Redis) {
@@ -207,4 +208,20 @@ async fn callers_share_one_connection_from_the_first_call_on() {
     }
     tasks.join_all().await;
     assert_eq!(proxy.accepted(), 1);
+}
+
+#[tokio::test]
+async fn each_worker_has_a_connection_of_its_own() {
+    let workers = Workers::start(2).unwrap();
+    let prefix = format!("test:{}:", Uuid::now_v7());
+    let redis = Redis::new(&Secret::from(redis_url().to_string()), &prefix, &workers).unwrap();
+    let mut numbers = vec![connection(&redis).await];
+    for answer in workers.each(|| {
+        let redis = redis.clone();
+        async move { connection(&redis).await }
+    }) {
+        numbers.push(answer.await.unwrap());
+    }
+    assert_eq!(numbers.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{numbers:?}");
+    assert_eq!(connection(&redis).await, numbers[0]);
 }

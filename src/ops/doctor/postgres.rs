@@ -3,6 +3,7 @@ use super::Report;
 use crate::{
     backing::{migrate, postgres::Postgres},
     config::Config,
+    runtime::workers::Workers,
 };
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ const STATE: &str = "SELECT current_setting('server_version'), current_setting('
 
 pub async fn examine(report: &mut Report, config: &Config) -> anyhow::Result<()> {
     report.resolve(&config.database_url).await?;
-    let db = Postgres::new(&config.database_url, 1)?;
+    let db = Postgres::new(&config.database_url, 1, &Workers::none())?;
     let state = db.read("doctor", async |conn| sqlx::query_as(STATE).fetch_one(conn).await);
     let (version, is_read_only, clock, is_patient, in_use): (String, bool, f64, bool, i64) = state.await?;
     report.version(&version, OLDEST);

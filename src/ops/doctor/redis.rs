@@ -1,6 +1,6 @@
 //! Whether Redis is one that sessions are safe in.
 use super::Report;
-use crate::{backing::redis::Redis, config::Config};
+use crate::{backing::redis::Redis, config::Config, runtime::workers::Workers};
 use redis::{InfoDict, Script, cmd};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ const WRITE: &str = "redis.call('SET', KEYS[1], '', 'PX', 1000) return redis.cal
 
 pub async fn examine(report: &mut Report, config: &Config) -> anyhow::Result<()> {
     report.resolve(&config.redis_url).await?;
-    let redis = Redis::new(&config.redis_url, &config.redis_prefix)?;
+    let redis = Redis::new(&config.redis_url, &config.redis_prefix, &Workers::none())?;
     let write = Script::new(WRITE);
     let now: (u64, u64) = redis.script("doctor", &write.key(redis.key("doctor"))).await?;
     report.good("takes writes");

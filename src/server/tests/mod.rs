@@ -4,6 +4,7 @@ mod http2;
 mod listener;
 mod panics;
 mod timers;
+mod workers;
 
 use super::{
     drain::{Conductor, Cut, Phase},
@@ -13,6 +14,7 @@ use super::{
 use crate::{
     config::Shutdown,
     http::{Problem, body::Bodies, extract::Json},
+    runtime::workers::Workers,
 };
 use axum::{
     Router,
@@ -85,7 +87,7 @@ impl Served {
     async fn with(conductor: Conductor, router: Router, max_connections: usize) -> Self {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let (address, mut running) = (listener.local_addr().unwrap(), JoinSet::new());
-        running.spawn(serve(listener, router, max_connections, conductor.drain()));
+        running.spawn(serve(listener, router, max_connections, conductor.drain(), Workers::none()));
         Self { address, conductor, running }
     }
 

@@ -35,7 +35,7 @@ async fn a_request_waits_for_a_silent_connection_no_longer_than_it_may(
 async fn a_refused_connection_fails_at_once_and_a_silent_server_within_the_limit() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = Secret::from(format!("postgres://x@{}/x?sslmode=disable", listener.local_addr().unwrap()));
-    let db = Postgres::new(&url, 2).unwrap();
+    let db = Postgres::new(&url, 2, &Workers::none()).unwrap();
     let start = Instant::now();
     assert!(matches!(one(&db).await, Err(Error::Unavailable(_))));
     let waited = start.elapsed();

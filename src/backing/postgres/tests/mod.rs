@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 /// A pool of its own for `max` connections to the test's database.
 fn postgres(options: &PgConnectOptions, max: usize) -> Postgres {
-    Postgres::new(&url(options), max).unwrap()
+    Postgres::new(&url(options), max, &Workers::none()).unwrap()
 }
 
 fn url(options: &PgConnectOptions) -> Secret {
@@ -253,4 +253,37 @@ async fn a_handler_may_lend_its_values_and_sees_where_its_time_went(
     let response = request.clone().scope(call).await.unwrap();
     assert_eq!(axum::body::to_bytes(response.into_body(), 100).await.unwrap(), "4 1");
     assert!(request.spent_ms(Part::Db) > 0.0);
+}
+
+#[sqlx::test]
+async fn workers_part_the_connections_and_lend_what_they_have_to_spare(
+    _: PgPoolOptions,
+    options: PgConnectOptions,
+) {
+    let workers = Workers::start(2).unwrap();
+    let db = Postgres::new(&url(&options), 5, &workers).unwrap();
+    let (shared, runtimes) = (db.clone(), workers.runtimes().collect::<Vec<_>>());
+    let all_by_one = runtimes[0].spawn(async move { hold(&shared, 5).await });
+    all_by_one.await.unwrap();
+    let mut own = Vec::new();
+    for runtime in runtimes {
+        let db = db.clone();
+        own.push(runtime.spawn(async move { backend(&db).await }).await.unwrap());
+    }
+    assert_ne!(own[0], own[1]);
+    assert_eq!(backend(&db).await, own[0], "whoever is no worker borrows");
+    assert_eq!(db.connections(), (0, 5));
+    db.close().await;
+    assert!(matches!(one(&db).await, Err(Error::Unavailable(_))));
+    assert_eq!(db.connections(), (0, 0));
+}
+
+#[sqlx::test]
+async fn there_may_be_fewer_connections_than_workers(_: PgPoolOptions, options: PgConnectOptions) {
+    let workers = Workers::start(3).unwrap();
+    let db = Postgres::new(&url(&options), 2, &workers).unwrap();
+    for runtime in workers.runtimes() {
+        let db = db.clone();
+        runtime.spawn(async move { hold(&db, 2).await }).await.unwrap();
+    }
 }
