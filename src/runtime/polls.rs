@@ -66,27 +66,27 @@ impl Poll {
     }
 }
 
-/// A thread that polls requests.
-pub struct Worker {
+/// A thread that polls requests: a worker, or a test's own.
+pub struct Poller {
     poll: AtomicU64,
     /// Where Linux tells of this thread.
     stat: Option<String>,
 }
 
-/// Workers that have not been handed out yet.
-static NEW: Mutex<Vec<Arc<Worker>>> = Mutex::new(Vec::new());
+/// Those that have not been handed out yet.
+static NEW: Mutex<Vec<Arc<Poller>>> = Mutex::new(Vec::new());
 
 thread_local! {
-    static WORKER: Arc<Worker> = {
+    static POLLER: Arc<Poller> = {
         let task = fs::read_link("/proc/thread-self").ok();
         let stat = task.map(|task| format!("/proc/{}/stat", task.display()));
-        let worker = Arc::new(Worker { poll: AtomicU64::default(), stat });
-        NEW.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
-        worker
+        let poller = Arc::new(Poller { poll: AtomicU64::default(), stat });
+        NEW.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&poller));
+        poller
     };
 }
 
-impl Worker {
+impl Poller {
     /// Those that have begun to poll since the last call.
     pub fn take_new() -> Vec<Arc<Self>> {
         mem::take(&mut *NEW.lock().unwrap_or_else(PoisonError::into_inner))
@@ -116,14 +116,14 @@ struct Polling;
 
 impl Polling {
     fn begin(route: Route) -> Self {
-        WORKER.with(|worker| worker.set(|poll| poll.next(route)));
+        POLLER.with(|poller| poller.set(|poll| poll.next(route)));
         Self
     }
 }
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        WORKER.with(|worker| worker.set(Poll::over));
+        POLLER.with(|poller| poller.set(Poll::over));
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_poll_is_seen_while_it_lasts_and_differs_from_the_one_before() {
-        let mine = || WORKER.with(|worker| worker.poll());
+        let mine = || POLLER.with(|poller| poller.poll());
         let context = &mut task::Context::from_waker(task::Waker::noop());
         let seen = RefCell::new(Vec::new());
         let mut request = pin!(visible(
@@ -170,13 +170,13 @@ mod tests {
 
     #[test]
     fn the_system_knows_whether_a_thread_computes_or_sleeps() {
-        let worker = WORKER.with(Arc::clone);
-        let (runnable, before) = worker.cpu().unwrap();
+        let poller = POLLER.with(Arc::clone);
+        let (runnable, before) = poller.cpu().unwrap();
         assert!(runnable, "it is asking");
-        while worker.cpu().unwrap().1 < before + Duration::from_millis(50) {}
+        while poller.cpu().unwrap().1 < before + Duration::from_millis(50) {}
         let (tell, told) = std::sync::mpsc::channel();
         let asleep = std::thread::spawn(move || {
-            tell.send(WORKER.with(Arc::clone)).unwrap();
+            tell.send(POLLER.with(Arc::clone)).unwrap();
             std::thread::park();
         });
         let other = told.recv().unwrap();

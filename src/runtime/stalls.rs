@@ -3,7 +3,7 @@
 //!
 //! A thread off the runtime looks again and again at what the workers poll. It needs no clock of theirs: what it still
 //! sees after [`LIMIT`] has lasted that long.
-use super::polls::{Poll, Worker};
+use super::polls::{Poll, Poller};
 use crate::telemetry::metrics;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -64,12 +64,12 @@ impl Stalls {
         loop {
             thread::sleep(LOOK_EVERY);
             watches
-                .extend(Worker::take_new().into_iter().map(|worker| (worker, Watch::new(Poll::default()))));
-            for (worker, watch) in &mut watches {
-                watch.look(worker, self);
+                .extend(Poller::take_new().into_iter().map(|poller| (poller, Watch::new(Poll::default()))));
+            for (poller, watch) in &mut watches {
+                watch.look(poller, self);
             }
             // A thread that has ended has let go of its share.
-            watches.retain(|(worker, _)| Arc::strong_count(worker) > 1);
+            watches.retain(|(poller, _)| Arc::strong_count(poller) > 1);
         }
     }
 
@@ -111,13 +111,13 @@ impl Watch {
         Self { poll, since: now, last: now, cpu: Duration::ZERO, held: Duration::ZERO, stall: None }
     }
 
-    fn look(&mut self, worker: &Worker, stalls: &Stalls) {
-        let poll = worker.poll();
+    fn look(&mut self, poller: &Poller, stalls: &Stalls) {
+        let poll = poller.poll();
         if poll != self.poll {
             self.over();
             *self = Self::new(poll);
         } else if let Some(route) = poll.route() {
-            let holding = self.holding(worker);
+            let holding = self.holding(poller);
             self.held += holding;
             if self.held >= LIMIT && self.stall.is_none() {
                 let (since, at) = (self.since, Utc::now() - self.since.elapsed());
@@ -130,11 +130,11 @@ impl Watch {
 
     /// How long the worker was held since the last look: all the time by a handler that sleeps, and by one that could
     /// run for as long as it did. On a busy machine it may wait long for a CPU, which is not its own doing.
-    fn holding(&mut self, worker: &Worker) -> Duration {
+    fn holding(&mut self, poller: &Poller) -> Duration {
         let now = Instant::now();
         // This thread is late itself when the whole process was stopped.
         let passed = now.duration_since(mem::replace(&mut self.last, now)).min(LOOK_EVERY * 2);
-        let Some((runnable, cpu)) = worker.cpu() else { return passed };
+        let Some((runnable, cpu)) = poller.cpu() else { return passed };
         let used = cpu.saturating_sub(mem::replace(&mut self.cpu, cpu));
         if runnable { used.min(passed) } else { passed }
     }
