@@ -46,10 +46,9 @@ async fn live(config: &Config, level: LogLevel) -> anyhow::Result<bool> {
     let ops_router =
         ops::router(health.clone(), app.postgres.clone(), level, Stalls::watch()?, workers.clone());
     let (mut serving, mut background) = (JoinSet::new(), JoinSet::new());
-    let (most, stop) = (config.max_connections, conductor.drain());
-    serving.spawn(server::serve(public, router, most, stop, workers.clone()));
-    let (most, never) = (ops::MAX_CONNECTIONS, forever.drain());
-    background.spawn(server::serve(operations, ops_router, most, never, Workers::none()));
+    serving.spawn(server::serve(public, router, config.max_connections, conductor.drain(), workers.clone()));
+    let own = Workers::none();
+    background.spawn(server::serve(operations, ops_router, ops::MAX_CONNECTIONS, forever.drain(), own));
     background.spawn(health.clone().watch(app.clone()));
     let rotation = rotation::follow(app.postgres.clone(), app.redis.clone(), config.clone());
     background.spawn(rotation.map(|never| match never {}));

@@ -164,6 +164,7 @@ impl Postgres {
     /// # Errors
     /// When `url` is no Postgres URL; nothing changes then.
     pub fn turn_to(&self, url: &Secret) -> anyhow::Result<()> {
+        // They go by the same policy.
         self.pools[0].manager().turn_to(url)
     }
 
