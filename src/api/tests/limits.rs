@@ -64,6 +64,24 @@ async fn an_account_is_limited_wherever_it_asks_from_and_its_network_is_not(pool
 }
 
 #[sqlx::test]
+async fn the_limit_outlives_the_sessions(pool: PgPool) {
+    let service = Service::start_with(&pool, |config| config.rate_limit.count = 3).await;
+    let (alice, bob) = (service.sign_up("alice").await, service.sign_up("bob").await);
+    for actor in [&alice, &bob] {
+        for _ in 0..2 {
+            assert_eq!(actor.get("/v1/session").await.status, 200);
+        }
+    }
+    assert_eq!(alice.delete("/v1/sessions").await.status, 204);
+    assert_eq!(alice.sign_in(&alice.email, PASSWORD).await.status, 201);
+    is_limited(&alice.get("/v1/session").await);
+
+    let change = json!({"current_password": PASSWORD, "new_password": "another correct horse"});
+    assert_eq!(bob.put("/v1/account/password", &change).await.status, 204);
+    is_limited(&bob.get("/v1/session").await);
+}
+
+#[sqlx::test]
 async fn any_rate_is_counted_to_the_last_request(pool: PgPool) {
     for count in [1, 9, 1_000_000_000] {
         let service = Service::start_with(&pool, |config| config.rate_limit.count = count).await;

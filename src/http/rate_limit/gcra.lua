@@ -1,18 +1,19 @@
--- GCRA on Redis's clock, of `count` requests per `window` microseconds. Returns the requests left, or -1 for one too many,
--- and the microseconds until all are free again, or that one is.
-local function now_us()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
-end
+-- GCRA on Redis's clock: one request per `interval` microseconds, and as many at once as fit into `window`.
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
 
-local function gcra(key, now)
-  local interval = window / count
-  local arrival = math.max(tonumber(redis.call('GET', key) or 0), now) + interval
+-- Counts a request. Takes what it returned first for the one before; returns that for the next, or `nil` for one too many,
+-- the requests left, or -1, and the microseconds until all are free again, or one is.
+local function gcra(arrival)
+  arrival = tonumber(arrival or 0)
+  if arrival < now then
+    arrival = now
+  end
+  arrival = arrival + interval
   local wait = arrival - now
   if wait > window then
-    return -1, math.ceil(wait - window)
+    return nil, -1, math.ceil(wait - window)
   end
-  redis.call('SET', key, arrival, 'PX', math.floor(wait / 1000) + 1)
   -- At this size a number is exact to a quarter.
-  return math.floor((window - wait + 0.25) / interval), math.ceil(wait)
+  return string.format(digits, arrival), (window - wait + 0.25) / interval, wait
 end

@@ -37,16 +37,20 @@ pub struct Limiter {
     script: Arc<Script>,
 }
 
-/// The functions `gcra` and `now_us` for scripts. The rate stands in their text, which Redis reads but once.
+/// What scripts that count begin with: the function `gcra`, and `now`. The rate stands in their text, which Redis reads but
+/// once.
 pub fn gcra(rate: Rate) -> String {
-    let (count, window) = (rate.count, rate.window.as_micros());
-    format!("local count, window = {count}, {window}\n{}", include_str!("gcra.lua"))
+    let (count, window) = (u128::from(rate.count), rate.window.as_micros());
+    // A whole number is written in a fraction of the time.
+    let digits = if window % count == 0 { "%d" } else { "%.17g" };
+    let settings = format!("local window, interval, digits = {window}, {window} / {count}, '{digits}'\n");
+    settings + include_str!("gcra.lua")
 }
 
 impl Limiter {
     pub fn new(redis: Redis, name: &'static str, rate: Rate) -> Self {
         let policy = header(format_args!("\"{name}\";q={};w={}", rate.count, rate.window.as_secs().max(1)));
-        let script = Arc::new(Script::new(&(gcra(rate) + "return {gcra(KEYS[1], now_us())}")));
+        let script = Arc::new(Script::new(&(gcra(rate) + include_str!("check.lua"))));
         Self { redis, name, rate, policy, local: Arc::default(), script }
     }
 
@@ -72,8 +76,10 @@ impl Limiter {
 
     /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
     pub fn headers(&self, verdict: Verdict) -> [(HeaderName, HeaderValue); 2] {
-        let Verdict { remaining, wait, .. } = verdict;
-        let state = header(format_args!("\"{}\";r={remaining};t={}", self.name, wait.as_secs() + 1));
+        // Above a million a second Redis's count is some requests off.
+        let remaining = verdict.remaining.min(self.rate.count.saturating_sub(1));
+        let seconds = verdict.wait.as_secs() + 1;
+        let state = header(format_args!("\"{}\";r={remaining};t={seconds}", self.name));
         [("ratelimit-policy", self.policy.clone()), ("ratelimit", state)]
             .map(|(name, value)| (HeaderName::from_static(name), value))
     }

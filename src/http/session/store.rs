@@ -1,4 +1,5 @@
-//! Sessions in Redis: one hash per account, token hash to session, so each operation is one atomic round trip.
+//! Sessions in Redis: one hash per account, token hash to session, and in it the account's rate limit, so that each
+//! operation is one atomic round trip.
 use super::{Token, rate_limit::Verdict};
 use crate::{
     backing::redis::{Error, Redis},
@@ -37,6 +38,7 @@ pub struct Sessions {
 }
 
 static REVOKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("revoke.lua")));
+static END_ALL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("end_all.lua")));
 
 impl Sessions {
     /// How long a session lives at most.
@@ -49,10 +51,10 @@ impl Sessions {
         // Marking each request would double the writes; a 60th of the idle time is exact enough.
         let times = [idle, life, idle / 60].map(micros);
         let times = format!("local idle, life, stale = {}, {}, {}\n", times[0], times[1], times[2]);
-        let create = Script::new(&format!("{times}{}", include_str!("create.lua")));
-        let gcra = super::rate_limit::gcra(config.rate_limit);
-        let lookup = Script::new(&format!("{times}{gcra}{}", include_str!("lookup.lua")));
-        Self { redis, idle, life, create: Arc::new(create), lookup: Arc::new(lookup) }
+        let head = times + &super::rate_limit::gcra(config.rate_limit);
+        let [create, lookup] = [include_str!("create.lua"), include_str!("lookup.lua")]
+            .map(|script| Arc::new(Script::new(&format!("{head}{script}"))));
+        Self { redis, idle, life, create, lookup }
     }
 
     /// Starts a session. With `alone`, every other session of the account ends in the same step.
@@ -77,17 +79,19 @@ impl Sessions {
 
     /// The session of a token, if it is alive, and the verdict of its account's rate limit.
     pub async fn find(&self, token: &Token) -> Result<Option<(Session, Verdict)>, Error> {
-        let key = self.key(token.account());
-        let mut call = self.lookup.key(&key);
-        call.key(key + ":limit").arg(token.hash());
-        let found: Option<(Vec<u8>, i64, u64)> = self.redis.script("session find", &call).await?;
-        let Some((value, left, wait)) = found else { return Ok(None) };
-        Ok(self.parse(token.account(), &value).map(|session| (session, Verdict::of(left, wait))))
+        let mut call = self.lookup.key(self.key(token.account()));
+        call.arg(token.hash());
+        let found: Option<String> = self.redis.script("session find", &call).await?;
+        Ok(found.and_then(|found| {
+            let mut parts = found.splitn(3, ' ');
+            let verdict = Verdict::of(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            Some((self.parse(token.account(), parts.next()?)?, verdict))
+        }))
     }
 
     /// The account's sessions, newest first.
     pub async fn list(&self, account_id: Uuid) -> Result<Vec<Session>, Error> {
-        let values: Vec<Vec<u8>> =
+        let values: Vec<String> =
             self.redis.run("session list", redis::cmd("HVALS").arg(self.key(account_id))).await?;
         let now = Utc::now();
         let alive = |session: &Session| now < session.expires_at && now < session.last_seen_at + self.idle;
@@ -113,7 +117,7 @@ impl Sessions {
 
     /// Ends every session of the account.
     pub async fn end_all(&self, account_id: Uuid) -> Result<(), Error> {
-        self.redis.run("session end all", redis::cmd("DEL").arg(self.key(account_id))).await
+        self.redis.script("session end all", &END_ALL.key(self.key(account_id))).await
     }
 
     /// Braces make Redis Cluster keep an account's keys together.
@@ -121,9 +125,9 @@ impl Sessions {
         self.redis.key(format_args!("sessions:{{{account_id}}}"))
     }
 
-    fn parse(&self, account_id: Uuid, value: &[u8]) -> Option<Session> {
+    fn parse(&self, account_id: Uuid, value: &str) -> Option<Session> {
         // No part but the last has a space in it.
-        let mut parts = std::str::from_utf8(value).ok()?.splitn(5, ' ');
+        let mut parts = value.splitn(5, ' ');
         let (created, seen) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let (handle, email) = (parts.next()?.parse().ok()?, parts.next()?.to_owned());
         Some(self.session(account_id, created, seen, handle, email, parts.next()?.to_owned()))

@@ -59,5 +59,6 @@ async fn the_store_forgets_a_session_that_nobody_ends(pool: PgPool) {
     let redis = &service.app.redis;
     let key = redis.key(format!("sessions:{{{id}}}"));
     let left: i64 = redis.run("ttl", redis::cmd("TTL").arg(key)).await.expect("Redis answers");
-    assert!((1..=12 * 3600).contains(&left), "{left} s");
+    let most = 12 * 3600 + 60;
+    assert!((1..=most).contains(&left), "{left} s: its longest life, and the limit's window");
 }

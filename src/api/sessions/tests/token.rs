@@ -21,7 +21,7 @@ async fn stored(service: &Service) -> Vec<String> {
     let keys = redis.run("keys", redis::cmd("KEYS").arg(redis.key("*"))).await;
     let mut found: Vec<String> = keys.expect("Redis answers");
     for key in found.clone() {
-        if key.contains("sessions:") && !key.ends_with(":limit") {
+        if key.contains("sessions:") {
             let all: Vec<String> =
                 redis.run("all", redis::cmd("HGETALL").arg(&key)).await.expect("Redis answers");
             found.extend(all);
