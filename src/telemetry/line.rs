@@ -1,7 +1,7 @@
 //! One pass over what an event says that makes it fit to print: no secret, no key twice, errors and settings as objects.
 use super::redact;
 use serde_json::{Map, Value};
-use std::ops::Range;
+use std::{iter, ops::Range};
 
 /// Fields whose text, when it is a JSON object, becomes part of the line instead of a quoted string.
 const SPLICED: [&[u8]; 3] = [b"err", b"routes", b"settings"];
@@ -17,14 +17,14 @@ pub struct Frame {
     level: usize,
     /// Keys, and whole fields, for what the event does not say itself.
     defaults: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Whether none of its fields is ever changed for its name's sake.
-    plain: bool,
+    /// The defaults in one piece, when none of its fields is ever changed for its name's sake.
+    tail: Option<Vec<u8>>,
 }
 
 impl Frame {
     /// From the formatter's line for an event without fields, and the names that fields can have.
     pub fn new(line: &[u8], names: &[&str]) -> Self {
-        let mut frame = Self { head: b"{".to_vec(), level: 0, defaults: Vec::new(), plain: false };
+        let mut frame = Self { head: b"{".to_vec(), level: 0, defaults: Vec::new(), tail: None };
         let mut scan = Scan(line.get(1..).unwrap_or_default());
         while let Some(Given { key, whole, .. }) = scan.field() {
             match key {
@@ -38,18 +38,21 @@ impl Frame {
             }
         }
         frame.head.extend_from_slice(br#""time":""#);
-        frame.plain = ["true", r#""{}""#].iter().all(|value| frame.leaves(names, value));
+        let tail = frame.defaults.iter().filter(|(key, _)| key != b"msg");
+        let tail = tail.flat_map(|(_, whole)| [whole, &b","[..]].concat()).collect::<Vec<u8>>();
+        let as_given = ["true", r#""{}""#].iter().all(|value| frame.leaves(names, value, &tail));
+        frame.tail = as_given.then_some(tail);
         frame
     }
 
     /// Whether fields of these names are printed as they are.
-    fn leaves(&self, names: &[&str], value: &str) -> bool {
+    fn leaves(&self, names: &[&str], value: &str, tail: &[u8]) -> bool {
         let fields = names.iter().map(|name| format!("{}:{value}", Value::from(*name)));
         let fields = fields.collect::<Vec<_>>().join(",") + "}";
         let Some(rest) = fields.as_bytes().strip_prefix(MESSAGE) else { return false };
         let (mut guarded, mut given) = (Guard::default(), Guard::default());
         guarded.one_by_one(self, fields.as_bytes());
-        given.as_given(self, rest);
+        given.as_given(rest, tail);
         guarded.out == given.out
     }
 }
@@ -80,8 +83,8 @@ impl Guard {
         self.out.extend_from_slice(&frame.head);
         self.out.extend_from_slice(time.as_bytes());
         self.out.extend_from_slice(b"\",");
-        match fields.strip_prefix(MESSAGE) {
-            Some(rest) if frame.plain && !redact::may_hide_fields(rest) => self.as_given(frame, rest),
+        match (fields.strip_prefix(MESSAGE), &frame.tail) {
+            (Some(rest), Some(tail)) if !redact::may_hide_fields(rest) => self.as_given(rest, tail),
             _ => self.one_by_one(frame, fields),
         }
         self.out.pop();
@@ -89,21 +92,17 @@ impl Guard {
     }
 
     /// Takes the fields as they are, from the value of the message on.
-    fn as_given(&mut self, frame: &Frame, rest: &[u8]) {
-        self.put(b"msg", |out| out.extend_from_slice(&rest[..rest.len() - 1]));
-        self.defaults(frame);
+    fn as_given(&mut self, rest: &[u8], tail: &[u8]) {
+        self.out.extend_from_slice(br#""msg":"#);
+        self.out.extend_from_slice(&rest[..rest.len() - 1]);
+        self.out.push(b',');
+        self.out.extend_from_slice(tail);
     }
 
     /// Takes a closer look at each field.
     fn one_by_one(&mut self, frame: &Frame, fields: &[u8]) {
         let mut scan = Scan(fields);
-        while let Some(field) = scan.field() {
-            self.field(&field);
-        }
-        self.defaults(frame);
-    }
-
-    fn defaults(&mut self, frame: &Frame) {
+        iter::from_fn(|| scan.field()).for_each(|field| self.field(&field));
         for (key, whole) in &frame.defaults {
             if !self.has(key) {
                 self.copy(key, whole);
