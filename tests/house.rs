@@ -11,11 +11,12 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("telemetry", &["config"]),
     ("backing", &["config", "runtime", "telemetry"]),
     ("runtime", &["telemetry"]),
-    // Of the server only the drain: a request must hear that its time is over. Of the runtime that its polls are seen.
+    // Of the server only the drain and the peer: a request must hear that its time is over, and tell whose it is. Of the
+    // runtime that its polls are seen.
     ("http", &["backing", "config", "runtime", "server", "telemetry"]),
     ("app", &["backing", "config", "http", "runtime"]),
     ("api", &["app", "backing", "config", "http", "server", "telemetry"]),
-    ("ops", &["app", "backing", "config", "http", "runtime", "telemetry"]),
+    ("ops", &["app", "backing", "config", "http", "runtime", "server", "telemetry"]),
     ("server", &["config", "runtime", "telemetry"]),
     ("lib", &["config", "telemetry", "backing", "runtime", "http", "app", "api", "ops", "server"]),
 ];

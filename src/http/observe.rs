@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     runtime::polls,
-    server::drain::{Drain, Phase},
+    server::{
+        connection::Peer,
+        drain::{Drain, Phase},
+    },
     telemetry::{request::Request as Current, traces},
 };
 use axum::{
@@ -24,7 +27,8 @@ use axum::{
 use futures_util::FutureExt;
 use std::{
     convert::Infallible,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    mem,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::Arc,
@@ -42,16 +46,24 @@ pub struct Observe {
 }
 
 /// Runs the request under its deadline; whatever happens inside, the client gets an answer and the log one line.
-async fn observe(observe: Arc<Observe>, request: Request, next: Guarded) -> Result<Response, Infallible> {
+async fn observe(
+    observe: Arc<Observe>,
+    mut request: Request,
+    mut next: Guarded,
+) -> Result<Response, Infallible> {
     let start = Instant::now();
-    let current = observe.current(&request, start);
+    let (current, client) = observe.current(&request, start);
     let polled = polls::Route::new(request.extensions().get().map_or("<unmatched>", MatchedPath::as_str));
-    let work = async {
-        let watched = Watched::new(Arc::clone(&current), &request, start);
+    // Pinned where it is made, here as further in: each move of such a future copies some kilobytes.
+    let work = pin!(async {
+        let watched = Watched::new(Arc::clone(&current), client, &request, start);
+        let answer = pin!(observe.answer(&mut request, &mut next, current.deadline));
+        let mut drain = observe.drain.clone();
         let mut response = tokio::select! {
             biased;
-            response = observe.answer(request, next, current.deadline) => response,
-            () = observe.cut() => watched.cut(&observe.drain),
+            response = answer => response,
+            // The stop has no more time for requests.
+            () = drain.reached(Phase::Cut) => watched.cut(&observe.drain),
         };
         let headers = response.headers_mut();
         security::add_headers(headers);
@@ -60,9 +72,8 @@ async fn observe(observe: Arc<Observe>, request: Request, next: Guarded) -> Resu
         }
         watched.answered(&response);
         response
-    };
-    // Pinned here, it stays where it is: each layer of futures around it would copy some kilobytes.
-    Ok(polls::visible(polled, current.clone().scope(pin!(work))).await)
+    });
+    Ok(polls::visible(polled, current.clone().scope(work)).await)
 }
 
 impl Observe {
@@ -78,21 +89,19 @@ impl Observe {
         }))
     }
 
-    fn current(&self, request: &Request, start: Instant) -> Arc<Current> {
+    fn current(&self, request: &Request, start: Instant) -> (Arc<Current>, Peer) {
         let headers = request.headers();
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-        Current::new(
-            request_id::of(headers),
-            request_id::client(headers, peer, self.trusted_proxies),
-            start + self.timeout,
-            traces::server_span(headers, request.method()),
-        )
+        let peer = request.extensions().get().map(|ConnectInfo(peer)| Peer::clone(peer));
+        let peer = peer.unwrap_or_else(|| IpAddr::from([0; 4]).into());
+        let client = request_id::client(headers, peer, self.trusted_proxies);
+        let span = traces::server_span(headers, request.method());
+        (Current::new(request_id::of(headers), client.address, start + self.timeout, span), client)
     }
 
     /// The answer, in time and without a panic.
-    async fn answer(&self, request: Request, next: Guarded, deadline: Instant) -> Response {
-        let work = AssertUnwindSafe(self.admit(request, next)).catch_unwind();
+    async fn answer(&self, request: &mut Request, next: &mut Guarded, deadline: Instant) -> Response {
+        let work = pin!(self.admit(request, next));
+        let work = AssertUnwindSafe(work).catch_unwind();
         match tokio::time::timeout_at(deadline.into(), work).await {
             Ok(Ok(response)) => response.into_response(),
             Ok(Err(_)) => Problem::internal(anyhow::anyhow!("a handler panicked")).into_response(),
@@ -101,17 +110,11 @@ impl Observe {
     }
 
     /// Runs a sound request once its body is here and it has a place.
-    async fn admit(&self, request: Request, next: Guarded) -> Result<Response, Problem> {
-        let (head, body) = request.into_parts();
-        security::check(&head)?;
-        let (body, _memory) = self.bodies.read(body).await?;
+    async fn admit(&self, request: &mut Request, next: &mut Guarded) -> Result<Response, Problem> {
+        security::check(request)?;
+        let (body, _memory) = self.bodies.read(mem::take(request.body_mut())).await?;
+        *request.body_mut() = body;
         let _place = self.admission.enter().await?;
-        let Ok(response) = next.oneshot(Request::from_parts(head, body)).await;
-        Ok(response)
-    }
-
-    /// The moment when the stop has no more time for requests.
-    async fn cut(&self) {
-        self.drain.clone().reached(Phase::Cut).await;
+        next.oneshot(mem::take(request)).await.map_err(|never| match never {})
     }
 }

@@ -1,6 +1,6 @@
 //! Tells of each request once, when it is over: in the log, in the metrics and in its span.
 use super::{Problem, problem::Refusal};
-use crate::server::drain::Drain;
+use crate::server::{connection::Peer, drain::Drain};
 use crate::telemetry::{
     logs,
     metrics::{self, Counted},
@@ -22,6 +22,7 @@ use std::{
 /// A request under way.
 pub struct Watched {
     current: Arc<Current>,
+    client: Peer,
     method: Method,
     route: Option<MatchedPath>,
     start: Instant,
@@ -30,9 +31,10 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn new(current: Arc<Current>, request: &Request, start: Instant) -> Self {
+    pub fn new(current: Arc<Current>, client: Peer, request: &Request, start: Instant) -> Self {
         Self {
             current,
+            client,
             method: request.method().clone(),
             route: request.extensions().get().cloned(),
             start,
@@ -72,17 +74,17 @@ impl Watched {
         let latency_ms = (took.as_secs_f64() * 1e6).round() / 1000.0;
         let [queue_ms, db_ms, redis_ms, outbound_ms] =
             [Part::Queue, Part::Db, Part::Redis, Part::Outbound].map(|part| current.spent_ms(part));
-        let (method, route, client) = (traces::method_label(&self.method), self.route(), &current.client);
+        let (method, route, client) = (traces::method_label(&self.method), self.route(), &*self.client.text);
         let is_fault = is_fault(status);
         let status = status.as_u16();
         match refusal.and_then(|refusal| refusal.source.as_deref()) {
-            Some(error) if is_fault => tracing::error!(
-                method, route, status, latency_ms, account_id, %client, queue_ms, db_ms, redis_ms, outbound_ms, code,
-                err = logs::err_json(error), "request failed"
+            Some(error) if is_fault => tracing::error!({
+                method, route, status, latency_ms, account_id, client, queue_ms, db_ms, redis_ms, outbound_ms, code,
+                err = logs::err_json(error) }, "request failed"
             ),
-            source => tracing::info!(
-                method, route, status, latency_ms, account_id, %client, queue_ms, db_ms, redis_ms, outbound_ms, code,
-                cause = source.map(|error| format!("{error:#}")), "request completed"
+            source => tracing::info!({
+                method, route, status, latency_ms, account_id, client, queue_ms, db_ms, redis_ms, outbound_ms, code,
+                cause = source.map(|error| format!("{error:#}")) }, "request completed"
             ),
         }
     }

@@ -1,4 +1,5 @@
 //! The request's id and its client's address, as far as headers may be believed.
+use crate::server::connection::Peer;
 use axum::http::{HeaderMap, HeaderName};
 use std::net::{IpAddr, SocketAddr};
 use uuid::{NoContext, Timestamp, Uuid};
@@ -24,14 +25,12 @@ fn is_id_byte(byte: u8) -> bool {
 }
 
 /// The client: the `trusted_proxies`-th `X-Forwarded-For` entry from the right, else the socket's peer.
-pub fn client(headers: &HeaderMap, peer: IpAddr, trusted_proxies: usize) -> IpAddr {
-    let Some(hop) = trusted_proxies.checked_sub(1) else {
-        return peer.to_canonical();
-    };
+pub fn client(headers: &HeaderMap, peer: Peer, trusted_proxies: usize) -> Peer {
+    let Some(hop) = trusted_proxies.checked_sub(1) else { return peer };
     let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let entries: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
     let entry = entries.iter().rev().nth(hop).map(|entry| entry.trim());
-    entry.and_then(parse_address).unwrap_or(peer).to_canonical()
+    entry.and_then(parse_address).map_or(peer, Peer::from)
 }
 
 /// Some proxies add the port.
@@ -58,12 +57,13 @@ mod tests {
 
     #[test]
     fn only_trusted_hops_are_believed() {
-        let peer = IpAddr::from([10, 0, 0, 1]);
+        let peer = Peer::from(IpAddr::from([10, 0, 0, 1]));
         let spoofed = headers("x-forwarded-for", "1.1.1.1, 2.2.2.2, [2001:db8::1]:443");
-        assert_eq!(client(&spoofed, peer, 0), peer);
-        assert_eq!(client(&spoofed, peer, 1).to_string(), "2001:db8::1");
-        assert_eq!(client(&spoofed, peer, 2).to_string(), "2.2.2.2");
-        assert_eq!(client(&spoofed, peer, 9), peer);
-        assert_eq!(client(&headers("x-forwarded-for", "junk"), peer, 1), peer);
+        let client = |headers, trusted| client(headers, peer.clone(), trusted).text;
+        assert_eq!(&*client(&spoofed, 0), "10.0.0.1");
+        assert_eq!(&*client(&spoofed, 1), "2001:db8::1");
+        assert_eq!(&*client(&spoofed, 2), "2.2.2.2");
+        assert_eq!(&*client(&spoofed, 9), "10.0.0.1");
+        assert_eq!(&*client(&headers("x-forwarded-for", "junk"), 1), "10.0.0.1");
     }
 }

@@ -1,7 +1,8 @@
 //! Headers and refusals that protect browsers and caches from one another.
 use super::Problem;
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts},
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse, Response},
     routing::Route,
 };
@@ -34,20 +35,20 @@ pub fn add_headers(headers: &mut HeaderMap) {
 /// # Errors
 /// 414 and 431 for a head that is too long, 400 without exactly one sound `Host` or with a target that is no text, 405 for
 /// TRACE and CONNECT.
-pub fn check(parts: &Parts) -> Result<(), Problem> {
-    check_size(parts)?;
+pub fn check(request: &Request) -> Result<(), Problem> {
+    check_size(request)?;
     let bad = |code, detail: &'static str| Err(Problem::new(StatusCode::BAD_REQUEST, code, detail));
-    if !has_one_sound_host(parts) {
+    if !has_one_sound_host(request) {
         return bad("bad_host", "Send exactly one valid Host header.");
     }
-    if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+    if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
         let allowed = [(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"))];
         return Err(Problem::method_not_allowed().headers(allowed));
     }
-    if !is_text(parts.uri.path()) {
+    if !is_text(request.uri().path()) {
         return bad("bad_path", "The path is not percent-encoded UTF-8.");
     }
-    if parts.uri.query().is_some_and(|query| percent_decode_str(query).decode_utf8().is_err()) {
+    if request.uri().query().is_some_and(|query| percent_decode_str(query).decode_utf8().is_err()) {
         // The parser of queries would put U+FFFD in its place.
         return bad("bad_query", "The query is not percent-encoded UTF-8.");
     }
@@ -58,13 +59,13 @@ pub fn check(parts: &Parts) -> Result<(), Problem> {
 const TARGET_LIMIT: usize = 8 << 10;
 const HEAD_LIMIT: usize = 32 << 10;
 
-fn check_size(parts: &Parts) -> Result<(), Problem> {
-    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+fn check_size(request: &Request) -> Result<(), Problem> {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > TARGET_LIMIT {
         return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", "A target has at most 8 KiB."));
     }
     // Per header line: a colon, a space and the line's end.
-    let headers = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
     if target + headers.sum::<usize>() > HEAD_LIMIT {
         let detail = "A head has at most 32 KiB.";
         return Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", detail));
@@ -86,14 +87,14 @@ fn is_well_encoded(path: &str) -> bool {
     bytes.iter().enumerate().all(|(at, c)| *c != b'%' || hex(bytes.get(at + 1)) && hex(bytes.get(at + 2)))
 }
 
-fn has_one_sound_host(parts: &Parts) -> bool {
-    let mut hosts = parts.headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
-    let target = parts.uri.authority();
+fn has_one_sound_host(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter().map(HeaderValue::to_str);
+    let target = request.uri().authority();
     match (hosts.next(), hosts.next()) {
         // A target with a host of its own must mean the same one.
         (Some(Ok(host)), None) => is_host(host) && target.is_none_or(|target| target == host),
         // HTTP/2 carries it in the request target, HTTP/1.0 may leave it out.
-        (None, _) => target.is_some() || parts.version == Version::HTTP_10,
+        (None, _) => target.is_some() || request.version() == Version::HTTP_10,
         _ => false,
     }
 }

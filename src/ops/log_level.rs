@@ -1,4 +1,5 @@
 //! The log level, to be seen and to be changed for a while.
+use crate::server::connection::Peer;
 use crate::{
     config::{is_log_filter, parse_duration},
     http::{Problem, extract::Json},
@@ -6,7 +7,6 @@ use crate::{
 };
 use axum::extract::{ConnectInfo, State};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
 
 #[derive(Serialize)]
 pub struct Level {
@@ -37,7 +37,7 @@ pub async fn show(State(log): State<LogLevel>) -> axum::Json<Level> {
 /// `PUT /log-level`: 200 with what is in force now; 422 when the level or its time to live is none.
 pub async fn change(
     State(log): State<LogLevel>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Json(change): Json<Change>,
 ) -> Result<axum::Json<Level>, Problem> {
     if !is_log_filter(&change.level) {
@@ -45,6 +45,6 @@ pub async fn change(
     }
     let ttl = parse_duration(&change.ttl).filter(|ttl| !ttl.is_zero());
     let ttl = ttl.ok_or_else(|| Problem::invalid("ttl", "must be a duration above zero, for example 5m"))?;
-    log.change(&change.level, ttl, &peer.to_string()).map_err(Problem::internal)?;
+    log.change(&change.level, ttl, &peer.text).map_err(Problem::internal)?;
     Ok(show(State(log)).await)
 }

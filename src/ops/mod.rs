@@ -27,11 +27,8 @@ pub use probe::healthcheck;
 use crate::{
     backing::postgres::Postgres,
     http::Problem,
-    runtime::{
-        level::LogLevel,
-        stalls::{self, Stalls},
-        workers::Workers,
-    },
+    runtime::{level::LogLevel, stalls::Stalls, workers::Workers},
+    server::connection::Peer,
     telemetry::metrics,
 };
 use axum::{
@@ -43,8 +40,8 @@ use axum::{
     routing::{get, put},
 };
 use chrono::DateTime;
-use serde::Serialize;
-use std::{net::SocketAddr, time::Duration};
+use serde_json::{Value, json};
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// Probes, scrapers and a few people.
@@ -93,24 +90,19 @@ async fn is_alive(State(workers): State<Workers>) -> Result<&'static str, Proble
 
 /// What changes the process, or tells much about it.
 async fn from_this_host(
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if peer.ip().to_canonical().is_loopback() {
+    if peer.address.is_loopback() {
         return Ok(next.run(request).await);
     }
     let detail = "Only peers on this host may do this: use kubectl port-forward.";
     Err(Problem::new(StatusCode::FORBIDDEN, "not_this_host", detail))
 }
 
-#[derive(Serialize)]
-struct Items {
-    items: Vec<stalls::Item>,
-}
-
-async fn show_stalls(State(stalls): State<Stalls>) -> Json<Items> {
-    Json(Items { items: stalls.items() })
+async fn show_stalls(State(stalls): State<Stalls>) -> Json<Value> {
+    Json(json!({ "items": stalls.items() }))
 }
 
 async fn show_metrics(State(postgres): State<Postgres>) -> impl IntoResponse {
@@ -119,23 +111,13 @@ async fn show_metrics(State(postgres): State<Postgres>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render())
 }
 
-/// What runs here, and what built it.
-#[derive(Serialize)]
-struct Version {
-    version: &'static str,
-    /// The commit, empty when it was built outside a repository.
-    revision: &'static str,
-    /// RFC 3339 UTC.
-    built_at: String,
-    rustc: &'static str,
-}
-
-fn version() -> Version {
+/// What runs here, and what built it. The revision is empty when it was built outside a repository.
+fn version() -> Value {
     let built_at = env!("BUILD_TIME").parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    Version {
-        version: env!("CARGO_PKG_VERSION"),
-        revision: env!("BUILD_REVISION"),
-        built_at: built_at.map(|time| time.to_rfc3339()).unwrap_or_default(),
-        rustc: env!("BUILD_RUSTC"),
-    }
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "revision": env!("BUILD_REVISION"),
+        "built_at": built_at.map(|time| time.to_rfc3339()).unwrap_or_default(),
+        "rustc": env!("BUILD_RUSTC"),
+    })
 }

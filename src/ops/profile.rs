@@ -37,12 +37,7 @@ impl Turn {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cpu {
-    #[serde(default = "ten")]
-    seconds: u64,
-}
-
-fn ten() -> u64 {
-    10
+    seconds: Option<u64>,
 }
 
 /// `GET /debug/profile/cpu?seconds=10`: 200 after that time; 409 while another one is taken; 422 for less than 1 or more
@@ -52,6 +47,7 @@ pub async fn cpu(
     Query(Cpu { seconds }): Query<Cpu>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let seconds = seconds.unwrap_or(10);
     if !(1..=LONGEST).contains(&seconds) {
         return Err(Problem::invalid("seconds", format!("must be 1 to {LONGEST}")));
     }

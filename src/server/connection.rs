@@ -20,13 +20,13 @@ use hyper_util::{
 use socket2::SockRef;
 use std::{
     convert::Infallible,
-    net::{self, SocketAddr},
+    net::{self, IpAddr},
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, LazyLock},
     time::Duration,
 };
-use tokio::{net::TcpStream, time::sleep};
+use tokio::{net::TcpStream, time};
 use tower::Service;
 
 /// Between the listener's end and that of the idle connections: what was on its way gets its answer.
@@ -43,7 +43,7 @@ const HTTP2_HEAD: u32 = 32 << 10;
 const SEND_BUFFER: usize = 128 << 10;
 
 /// Serves one connection until its peer goes, or the drain ends it. Returns how many requests were cut off.
-pub async fn serve(tcp: net::TcpStream, peer: SocketAddr, router: Router, mut drain: Drain) -> usize {
+pub async fn serve(tcp: net::TcpStream, peer: Peer, router: Router, mut drain: Drain) -> usize {
     let _open = metrics::connection();
     let Ok(tcp) = TcpStream::from_std(tcp) else {
         return 0;
@@ -86,14 +86,29 @@ pub async fn serve(tcp: net::TcpStream, peer: SocketAddr, router: Router, mut dr
         () = mute(&activity) => return 0,
         () = drain.reached(Phase::Cut) => {}
     }
-    drop(tokio::time::timeout(LAST_WORDS, connection).await);
+    drop(time::timeout(LAST_WORDS, connection).await);
     activity.under_way()
+}
+
+/// Who asks, and how the log writes it: the text is made once for all requests of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: IpAddr,
+    pub text: Arc<str>,
+}
+
+impl From<IpAddr> for Peer {
+    /// An IPv4 address within an IPv6 one becomes itself.
+    fn from(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self { address, text: address.to_string().into() }
+    }
 }
 
 /// What the requests of one connection share.
 struct Routes {
     router: Router,
-    peer: SocketAddr,
+    peer: Peer,
     drain: Drain,
 }
 
@@ -103,7 +118,7 @@ impl Routes {
         let http1 = request.version() < Version::HTTP_2;
         let mut request =
             request.map(|body| if body.is_end_stream() { Body::empty() } else { Body::new(body) });
-        request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(ConnectInfo(self.peer.clone()));
         let routed = AssertUnwindSafe(async { self.router.clone().call(request).await }).catch_unwind();
         let mut answer = match routed.await {
             Ok(Ok(answer)) => answer,
@@ -127,10 +142,7 @@ const FAULT: &str = r#"{"type":"about:blank","title":"Internal Server Error","st
 
 async fn quiet(drain: &mut Drain) {
     drain.reached(Phase::Closing).await;
-    tokio::select! {
-        () = sleep(QUIET) => {}
-        () = drain.reached(Phase::Cut) => {}
-    }
+    drop(time::timeout(QUIET, drain.reached(Phase::Cut)).await);
 }
 
 /// An HTTP/2 peer does not confirm that it has understood: its answers are over, and a moment has passed without a sign of
@@ -139,7 +151,7 @@ async fn mute(activity: &Activity) {
     activity.seen_http2().await;
     loop {
         let before = activity.signs_of_life();
-        sleep(MUTE).await;
+        time::sleep(MUTE).await;
         if activity.under_way() == 0 && activity.signs_of_life() == before {
             return;
         }

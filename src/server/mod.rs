@@ -1,6 +1,6 @@
 //! Sockets and the stop. Knows nothing of routes.
 mod activity;
-mod connection;
+pub mod connection;
 pub mod drain;
 pub mod listener;
 pub mod signals;
@@ -49,13 +49,13 @@ pub async fn serve(
             let connection = async move {
                 drop(waiting);
                 let _place = place;
-                connection::serve(socket, peer, router, drain).await
+                connection::serve(socket, peer.ip().into(), router, drain).await
             };
             connections.spawn_on(connection, &worker.runtime);
         }
     }
     for (socket, peer) in listener.rest() {
-        let connection = connection::serve(socket, peer, router.clone(), drain.clone());
+        let connection = connection::serve(socket, peer.ip().into(), router.clone(), drain.clone());
         connections.spawn_on(connection, &workers.idlest().runtime);
     }
     tracing::info!(connections = connections.len(), "listener closed");

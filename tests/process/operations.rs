@@ -40,7 +40,7 @@ async fn the_log_level_changes_for_a_while_and_the_log_says_who_wanted_it(pool: 
 
     let (status, now) = put(json!({"level": "error", "ttl": "1500ms"})).await;
     assert_eq!((status, field(&now, "level")), (200, "error"));
-    let told = changed(&server, "error", "127.0.0.1:").await;
+    let told = changed(&server, "error", "127.0.0.1").await;
     assert!(field(&told, "until") > field(&told, "time") && !field(&now, "until").is_empty());
     assert_eq!(client().get(server.url("/")).send().await.unwrap().status(), 200);
     changed(&server, "info", "its time to live").await;
