@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::limits::Limit;
@@ -127,9 +127,10 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// When a file cannot be written.
+    /// When there is nothing to tell, or a file cannot be written.
     pub fn finish(self, folder: &Path, plot: Plot) -> Result<bool> {
         clear();
+        ensure!(self.all().next().is_some(), "nothing was looked at: no name contains what --only wants");
         let passes = self.passes();
         let page = self.write(folder, plot)?;
         let missed = self.rows.iter().filter(|row| !row.misses.is_empty()).count();

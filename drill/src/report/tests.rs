@@ -49,6 +49,12 @@ fn a_report_passes_only_without_a_miss_and_says_so_in_both_files() {
 }
 
 #[test]
+fn a_report_of_nothing_is_no_pass() {
+    let nothing = Report::new("nothing", "Nothing", 10, &[], &[]);
+    assert!(nothing.finish(&std::env::temp_dir(), BARS).is_err());
+}
+
+#[test]
 fn the_page_escapes_names_and_loads_nothing() {
     for plot in [BARS, DOTS] {
         let page = page::html(&report(&[]), plot);
