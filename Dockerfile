@@ -19,6 +19,19 @@ ENV TARGET_CC=musl-gcc \
 # Writes into the binary which crates it is made of, where vulnerability scanners look.
 RUN cargo install --locked cargo-auditable@0.7.7
 RUN rustup target add "$(uname -m)-unknown-linux-musl"
+# For each copy of a few bytes, of which a request makes a hundred, musl's memcpy on x86_64 starts an instruction that is
+# made for pages. That of LLVM's C library does not, and needs nothing else of it: a seventh of the CPU of a read.
+# hadolint ignore=DL3008
+RUN [ "$(uname -m)" != x86_64 ] || { \
+      apt-get update; \
+      apt-get install --yes --no-install-recommends libllvmlibc-19-dev; \
+      rm -rf /var/lib/apt/lists/*; \
+      objects=$(mktemp --directory); \
+      musl=$(rustc --print target-libdir --target x86_64-unknown-linux-musl)/self-contained/libc.a; \
+      ar x --output "$objects" /usr/lib/llvm-19/lib/libllvmlibc.a bcmp.cpp.o memcmp.cpp.o memcpy.cpp.o memmove.cpp.o memset.cpp.o; \
+      ar d "$musl" bcmp.lo memcmp.lo memcpy.lo memmove.lo memset.lo; \
+      ar r "$musl" "$objects"/*.o; \
+    }
 
 # The dependencies, with an empty service: this layer lasts until Cargo.toml or Cargo.lock changes. Mounted, since what is
 # copied, or a work directory, bears the time of SOURCE_DATE_EPOCH, which is another one for each commit.
