@@ -32,6 +32,8 @@ RUN [ "$(uname -m)" != x86_64 ] || { \
       ar d "$musl" bcmp.lo memcmp.lo memcpy.lo memmove.lo memset.lo; \
       ar r "$musl" "$objects"/*.o; \
     }
+# By this scripts/pgo makes a server that counts what it does, and scripts/image one that goes by those counts.
+ARG RUSTFLAGS=""
 
 # The dependencies, with an empty service: this layer lasts until Cargo.toml or Cargo.lock changes. Mounted, since what is
 # copied, or a work directory, bears the time of SOURCE_DATE_EPOCH, which is another one for each commit.

@@ -9,6 +9,7 @@
 //! - [`traffic`]: a service's everyday requests, of every kind
 //! - [`report`]: how they say what they found
 //! - [`ready`], [`chaos`], [`load`], [`stop`], [`restart`], [`rollout`], [`mutants`]: the drills
+//! - [`train`]: traffic for a server that counts what it does
 //! - [`upstream`], [`collector`]: a stub of the preview upstream, obedient to tests, and one of a collector of traces
 
 pub mod chaos;
@@ -27,6 +28,7 @@ pub mod restart;
 pub mod rollout;
 pub mod stop;
 pub mod traffic;
+pub mod train;
 pub mod upstream;
 
 /// From 0 to 1, about evenly spread: hash maps are seeded at random.

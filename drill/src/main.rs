@@ -9,6 +9,7 @@ use drill::{
     restart,
     rollout::{self, Cluster},
     stop::{self, Extent, stage::Setup},
+    train,
 };
 use tokio::net::TcpListener;
 
@@ -25,6 +26,7 @@ usage: drill COMMAND
   chaos [--server PATH] [--only NAME]         faults under a steady load: what is refused, and how soon all is well
   load [--server PATH]                        up to ten times the capacity
   soak [--server PATH] [--runs MINUTES]       a fault each minute at 0.8 of the capacity: what the server keeps of them
+  train [--server PATH]                       everyday traffic, for a server that counts what it does
   mutants chaos [--server PATH]               the same faults on servers that do not recover from them
   mutants rollout [--server PATH]             one rolling restart that does not wait for the balancer
   mutants stop-matrix [--server PATH]         the same load on servers whose stop was spoilt
@@ -70,6 +72,7 @@ async fn main() -> Result<ExitCode> {
             let options = Options::read(options)?;
             chaos::soak::run(&options.setup()?, options.runs.unwrap_or(20), reports).await?
         }
+        ["train", ref options @ ..] => train::run(&Options::read(options)?.setup()?).await?,
         ["mutants", "chaos", ref options @ ..] => {
             mutants::chaos(&Options::read(options)?.setup()?, reports).await?
         }
@@ -165,7 +168,8 @@ impl Options {
         let setup = self.setup()?;
         let server = std::fs::canonicalize(&setup.server)
             .with_context(|| format!("{}: use make", setup.server.display()))?;
-        let target = server.ancestors().nth(2).context("a server is in target/release")?.to_owned();
+        let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        let target = std::path::absolute(target)?;
         Ok(Subject { setup: Setup { server, ..setup }, project: std::env::current_dir()?, target })
     }
 

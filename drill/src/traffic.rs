@@ -30,6 +30,8 @@ struct Account {
     email: String,
     cookie: Mutex<String>,
     has_example: bool,
+    /// The path of one of its bookmarks, if there are any.
+    one: String,
     /// Bookmarks whose previews nobody has asked for yet.
     cold: Mutex<Vec<String>>,
     /// Accounts to sign in to, besides the first.
@@ -47,10 +49,12 @@ impl Traffic {
         let email = format!("{name}@example.org");
         let answer = ask(address, "POST /v1/accounts", "", &credentials(&email)).await?;
         let cookie = cookie(&answer).context("signing up")?;
-        let there = ask(address, "GET /v1/bookmarks", &format!("cookie: {cookie}\r\n"), "").await?;
-        let (has_example, cookie) = (there.status == 200, Mutex::new(cookie));
+        let body = r#"{"url":"https://example.org/"}"#;
+        let first = ask(address, "POST /v1/bookmarks", &format!("cookie: {cookie}\r\n"), body).await?;
+        let (has_example, cookie) = (first.status == 201, Mutex::new(cookie));
+        let one = first.header("location").unwrap_or_default().to_owned();
         let (cold, others, count) = Default::default();
-        Ok(Self(Arc::new(Account { address, email, cookie, has_example, cold, others, count })))
+        Ok(Self(Arc::new(Account { address, email, cookie, has_example, one, cold, others, count })))
     }
 
     pub fn has_example(&self) -> bool {
@@ -71,6 +75,7 @@ impl Traffic {
             (Kind::Anonymous, _) => self.request("GET /", false, ""),
             (Kind::Health, _) => self.request("GET /healthz", false, ""),
             (Kind::Session, _) => self.request("GET /v1/session", true, ""),
+            (Kind::One, _) => self.request(&format!("GET {}", account.one), true, ""),
             (Kind::Read, true) => self.request("GET /v1/bookmarks?limit=5", true, ""),
             (Kind::Write, true) => {
                 let body = format!(r#"{{"url":"https://example.org/{number}"}}"#);
@@ -142,9 +147,14 @@ impl Traffic {
         Ok(())
     }
 
+    /// The session.
+    pub fn cookie(&self) -> String {
+        self.0.cookie.lock().expect("no holder of this lock can panic").clone()
+    }
+
     /// The session, as a header line.
     pub fn cookie_line(&self) -> String {
-        format!("cookie: {}\r\n", self.0.cookie.lock().expect("no holder of this lock can panic"))
+        format!("cookie: {}\r\n", self.cookie())
     }
 
     fn request(&self, line: &str, signed_in: bool, body: &str) -> String {

@@ -57,7 +57,7 @@ impl Fates {
         match kind {
             Kind::Anonymous | Kind::Health => self.anonymous,
             Kind::Session | Kind::SignIn => self.session,
-            Kind::Read => self.read,
+            Kind::Read | Kind::One => self.read,
             Kind::Write => self.write,
             Kind::Preview => self.preview,
         }

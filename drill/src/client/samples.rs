@@ -23,8 +23,10 @@ pub enum Kind {
     Anonymous,
     /// A session, which is in Redis.
     Session,
-    /// A row of Postgres.
+    /// Some rows of Postgres.
     Read,
+    /// One row of Postgres, where there is the example.
+    One,
     /// A new row in Postgres.
     Write,
     /// The upstream.
