@@ -1,7 +1,7 @@
--- Counts a request of a client.
+-- Counts a request of a client; returns its debt in nanoseconds.
 -- KEYS: the client's limit
-local arrival, left, wait = gcra(redis.call('GET', KEYS[1]))
+local arrival, debt = gcra(redis.call('GET', KEYS[1]), now, window, interval)
 if arrival then
-  redis.call('SET', KEYS[1], arrival, 'PX', math.floor(wait / 1000) + 1)
+  redis.call('SET', KEYS[1], arrival, 'PX', math.floor(debt / 1000) + 1)
 end
-return {left, wait}
+return debt * 1000

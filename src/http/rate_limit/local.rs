@@ -26,13 +26,11 @@ impl Buckets {
         }
         let interval = rate.window / rate.count;
         let full_at = buckets.get(who).copied().unwrap_or(now).max(now) + interval;
-        let debt = full_at - now;
-        if let Some(early) = debt.checked_sub(rate.window).filter(|early| !early.is_zero()) {
-            return Verdict { allowed: false, remaining: 0, wait: early };
+        let verdict = Verdict::of(full_at - now, rate);
+        if verdict.allowed {
+            buckets.insert(who.to_owned(), full_at);
         }
-        buckets.insert(who.to_owned(), full_at);
-        let remaining = (rate.window - debt).as_nanos() / interval.as_nanos().max(1);
-        Verdict { allowed: true, remaining: u32::try_from(remaining).unwrap_or(u32::MAX), wait: debt }
+        verdict
     }
 }
 

@@ -18,10 +18,15 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// From what `gcra` returns.
-    pub fn of(left: i64, wait: u64) -> Self {
-        let wait = Duration::from_micros(wait);
-        Self { allowed: left >= 0, remaining: u32::try_from(left).unwrap_or(0), wait }
+    /// `debt` is the time until all requests of `rate` are free again, with this one counted.
+    fn of(debt: Duration, rate: Rate) -> Self {
+        if let Some(early) = debt.checked_sub(rate.window).filter(|early| !early.is_zero()) {
+            return Self { allowed: false, remaining: 0, wait: early };
+        }
+        // Redis's numbers are exact to a quarter of a microsecond.
+        let free = rate.window - debt + Duration::from_nanos(250);
+        let remaining = free.as_nanos() * u128::from(rate.count) / rate.window.as_nanos();
+        Self { allowed: true, remaining: u32::try_from(remaining).unwrap_or(u32::MAX), wait: debt }
     }
 }
 
@@ -37,13 +42,11 @@ pub struct Limiter {
     script: Arc<Script>,
 }
 
-/// What scripts that count begin with: the function `gcra`, and `now`. The rate stands in their text, which Redis reads but
-/// once.
+/// What scripts that count begin with: `window` and `interval`, the function `gcra`, and `now`. The rate stands in their
+/// text, which Redis reads but once.
 pub fn gcra(rate: Rate) -> String {
     let (count, window) = (u128::from(rate.count), rate.window.as_micros());
-    // A whole number is written in a fraction of the time.
-    let digits = if window % count == 0 { "%d" } else { "%.17g" };
-    let settings = format!("local window, interval, digits = {window}, {window} / {count}, '{digits}'\n");
+    let settings = format!("local window, interval = {window}, {window} / {count}\n");
     settings + include_str!("gcra.lua")
 }
 
@@ -89,9 +92,14 @@ impl Limiter {
     pub async fn check(&self, who: &str) -> Verdict {
         let call = self.script.key(self.redis.key(format_args!("limit:{}:{{{who}}}", self.name)));
         match self.redis.script("rate limit", &call).await {
-            Ok((left, wait)) => Verdict::of(left, wait),
+            Ok(debt) => self.verdict(debt),
             Err(_) => self.check_locally(who),
         }
+    }
+
+    /// What follows from the debt, in nanoseconds, that `gcra` returns.
+    pub fn verdict(&self, debt: u64) -> Verdict {
+        Verdict::of(Duration::from_nanos(debt), self.rate)
     }
 
     /// Counts without asking Redis.

@@ -1,14 +1,16 @@
 -- Starts a session; the account's dead ones go, and with ARGV[3] = "1" all others too.
--- KEYS: the account's sessions      ARGV: token hash, session, alone
+-- KEYS: the account's sessions      ARGV: token hash, what follows the times in a session, alone
 -- The settings stand before this, in microseconds: `idle`, `life` and the limit's `window`; and `now`.
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
-  local created, seen = string.match(all[i + 1], '^(%d+) (%d+) ')
-  if created and (ARGV[3] == '1' or now >= seen + idle or now >= created + life) then
-    redis.call('HDEL', KEYS[1], all[i])
+  if all[i] ~= 'limit' then
+    local created, seen = struct.unpack('<i8i8', all[i + 1])
+    if ARGV[3] == '1' or now >= seen + idle or now >= created + life then
+      redis.call('HDEL', KEYS[1], all[i])
+    end
   end
 end
-redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f %s', now, now, ARGV[2]))
+redis.call('HSET', KEYS[1], ARGV[1], struct.pack('<i8i8', now, now) .. ARGV[2])
 -- The limit outlives the sessions: signing in again is no way around it.
 redis.call('PEXPIRE', KEYS[1], math.ceil((life + window) / 1000))
-return string.format('%.0f', now)
+return now

@@ -55,9 +55,9 @@ pub async fn identify(
 
 async fn of_token(sessions: &Sessions, limiter: &Limiter, token: Token) -> (Identity, Verdict) {
     match sessions.find(&token).await {
-        Ok(Some((session, verdict))) => {
+        Ok(Some((session, debt))) => {
             request::with_current(|request| request.account.set(session.account_id));
-            (Identity::Account(Box::new((token, session))), verdict)
+            (Identity::Account(Box::new((token, session))), limiter.verdict(debt))
         }
         Ok(None) => (Identity::Anonymous, limiter.check(&client()).await),
         Err(error) => (Identity::Unknown(Arc::new(error)), limiter.check_locally(&client())),

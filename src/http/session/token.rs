@@ -49,9 +49,9 @@ impl Token {
         self.account
     }
 
-    /// What Redis knows of the token: the SHA-256 of its text, in the same alphabet.
-    pub fn hash(&self) -> String {
-        URL_SAFE_NO_PAD.encode(Sha256::digest(&self.text))
+    /// What Redis knows of the token: the SHA-256 of its text.
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(&self.text).into()
     }
 }
 
