@@ -118,8 +118,9 @@ async fn upstream(options: &[&str]) -> Result<ExitCode> {
 }
 
 /// What follows the name of a drill.
+#[derive(Default)]
 struct Options {
-    server: PathBuf,
+    server: Option<PathBuf>,
     quick: bool,
     only: Option<String>,
     runs: Option<usize>,
@@ -129,12 +130,11 @@ struct Options {
 
 impl Options {
     fn read(mut args: &[&str]) -> Result<Self> {
-        let server = "target/release/server".into();
-        let mut options = Self { server, quick: false, only: None, runs: None, cluster: None, address: None };
+        let mut options = Self::default();
         while !args.is_empty() {
             args = match args {
                 ["--server", path, rest @ ..] => {
-                    options.server = path.into();
+                    options.server = Some(path.into());
                     rest
                 }
                 ["--runs", runs, rest @ ..] => {
@@ -177,7 +177,7 @@ impl Options {
         let variable =
             |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: use make"));
         Ok(Setup {
-            server: self.server.clone(),
+            server: self.server.clone().context("--server is not given: use make")?,
             database_url: variable("DATABASE_URL")?,
             redis_url: variable("REDIS_URL")?,
         })
