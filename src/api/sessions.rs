@@ -196,8 +196,7 @@ pub async fn start(
 ) -> Result<(Token, Session), Problem> {
     let user_agent =
         headers.get(header::USER_AGENT).map_or("".into(), |value| String::from_utf8_lossy(value.as_bytes()));
-    let started = sessions.create(account_id, email, &user_agent, alone).await.map_err(Problem::internal)?;
-    Ok(started?)
+    sessions.create(account_id, email, &user_agent, alone).await
 }
 
 /// A token sent along with a new sign-in dies, so that a planted one is worth nothing.
@@ -209,7 +208,7 @@ pub async fn end_presented(sessions: &Sessions, old: Option<Token>) -> Result<()
 }
 
 pub fn cookie(sessions: &Sessions, token: &Token) -> AppendHeaders<[(HeaderName, HeaderValue); 1]> {
-    AppendHeaders([(header::SET_COOKIE, session::set_cookie(token, sessions.life()))])
+    AppendHeaders([(header::SET_COOKIE, session::set_cookie(token, sessions.life))])
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use super::Token;
 use crate::{
     backing::redis::{Error, Redis},
     config::Config,
+    http::Problem,
 };
+use anyhow::Context;
 use chrono::{DateTime, Utc};
 use redis::Script;
 use std::{
@@ -36,7 +38,8 @@ pub struct Session {
 pub struct Sessions {
     redis: Redis,
     idle: Duration,
-    life: Duration,
+    /// How long a session lives at most.
+    pub life: Duration,
     create: Arc<Script>,
     lookup: Arc<Script>,
 }
@@ -45,15 +48,10 @@ static REVOKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rev
 static END_ALL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("end_all.lua")));
 
 impl Sessions {
-    /// How long a session lives at most.
-    pub fn life(&self) -> Duration {
-        self.life
-    }
-
     pub fn new(redis: Redis, config: &Config) -> Self {
         let (idle, life) = (config.session_idle, config.session_max);
         // Marking each request would double the writes; a 60th of the idle time is exact enough.
-        let times = [idle, life, idle / 60].map(micros);
+        let times = [idle, life, idle / 60].map(|time| time.as_micros());
         let times = format!("local idle, life, stale = {}, {}, {}\n", times[0], times[1], times[2]);
         let head = times + &super::rate_limit::gcra(config.rate_limit);
         let [create, lookup] = [include_str!("create.lua"), include_str!("lookup.lua")]
@@ -68,18 +66,15 @@ impl Sessions {
         email: &str,
         user_agent: &str,
         alone: bool,
-    ) -> anyhow::Result<Result<(Token, Session), Error>> {
-        let token = Token::new(account_id)?;
-        let handle = Uuid::now_v7();
+    ) -> Result<(Token, Session), Problem> {
+        let token = Token::new(account_id).map_err(Problem::internal)?;
         let user_agent: String = user_agent.chars().take(200).collect();
+        let session = [Uuid::now_v7().as_bytes(), format!("{email} {user_agent}").as_bytes()].concat();
         let mut call = self.create.key(self.key(account_id));
-        let session = [handle.as_bytes(), format!("{email} {user_agent}").as_bytes()].concat();
         call.arg(&token.hash()).arg(session).arg(u8::from(alone));
-        let created: Result<i64, Error> = self.redis.script("session create", &call).await;
-        Ok(created.map(|now| {
-            let session = self.session(account_id, now, now, handle, email.to_owned(), user_agent);
-            (token, session)
-        }))
+        let stored: Vec<u8> = self.redis.script("session create", &call).await?;
+        let session = self.parse(account_id, &stored).context("Redis stored no session");
+        Ok((token, session.map_err(Problem::internal)?))
     }
 
     /// The session of a token, if it is alive, and its account's debt, as [`super::Limiter::verdict`] takes it.
@@ -135,23 +130,16 @@ impl Sessions {
         let (seen, rest) = number(rest)?;
         let (handle, rest) = rest.split_first_chunk()?;
         let (email, user_agent) = str::from_utf8(rest).ok()?.split_once(' ')?;
-        let handle = Uuid::from_bytes(*handle);
-        Some(self.session(account_id, created, seen, handle, email.to_owned(), user_agent.to_owned()))
-    }
-
-    fn session(
-        &self,
-        account_id: Uuid,
-        created: i64,
-        seen: i64,
-        handle: Uuid,
-        email: String,
-        user_agent: String,
-    ) -> Session {
-        let at = |micros| DateTime::from_timestamp_micros(micros).unwrap_or_default();
-        let created_at = at(created);
-        let (last_seen_at, expires_at) = (at(seen), created_at + self.life);
-        Session { account_id, email, handle, user_agent, created_at, last_seen_at, expires_at }
+        let created_at = DateTime::from_timestamp_micros(created)?;
+        Some(Session {
+            account_id,
+            email: email.to_owned(),
+            handle: Uuid::from_bytes(*handle),
+            user_agent: user_agent.to_owned(),
+            created_at,
+            last_seen_at: DateTime::from_timestamp_micros(seen)?,
+            expires_at: created_at + self.life,
+        })
     }
 }
 
@@ -159,8 +147,4 @@ impl Sessions {
 fn number(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let (number, rest) = bytes.split_first_chunk()?;
     Some((i64::from_le_bytes(*number), rest))
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
